@@ -1,0 +1,74 @@
+#include "domain/fold.h"
+
+static const char *const result_texts[TALLY_FOLD_RESULT_COUNT] = {
+    [TALLY_FOLD_APPLIED] = "applied",
+    [TALLY_FOLD_DUPLICATE] = "duplicate",
+    [TALLY_FOLD_GAP] = "gap",
+    [TALLY_FOLD_DIVERGED] = "diverged",
+};
+
+const char *tally_fold_result_text(enum tally_fold_result result)
+{
+    return result_texts[result];
+}
+
+bool tally_fold_flag(struct tally_user_state *state)
+{
+    bool news = !state->flagged;
+    state->flagged = true;
+    return news;
+}
+
+/* Adds to a count that can not be negative in truth. */
+static void move_count(struct tally_user_state *state, int64_t *count, int delta)
+{
+    if (*count + delta < 0)
+        state->flagged = true;
+    else
+        *count += delta;
+}
+
+static void apply(struct tally_user_state *state, const struct tally_event *event,
+                  struct tally_fold_effect *effect)
+{
+    if (event->type == TALLY_EVENT_USER_DELETED) {
+        state->deleted = true;
+        state->posts = 0;
+        state->comments = 0;
+        effect->profile_gone = true;
+        return;
+    }
+    effect->profile_set =
+        event->type == TALLY_EVENT_USER_CREATED || event->type == TALLY_EVENT_USER_UPDATED;
+    move_count(state, &state->posts, tally_event_posts_delta(event->type));
+    move_count(state, &state->comments, tally_event_comments_delta(event->type));
+}
+
+enum tally_fold_result tally_fold(struct tally_user_state *state, const struct tally_event *event,
+                                  struct tally_fold_effect *effect)
+{
+    *effect = (struct tally_fold_effect){0};
+    if (event->version <= state->version) {
+        if (event->timeline <= state->timeline)
+            return TALLY_FOLD_DUPLICATE;
+        effect->write = tally_fold_flag(state);
+        return TALLY_FOLD_DIVERGED;
+    }
+    const struct tally_user_state before = *state;
+    const bool gap = event->version != state->version + 1;
+    state->version = event->version;
+    if (event->timeline > state->timeline)
+        state->timeline = event->timeline;
+    if (gap)
+        state->flagged = true;
+    if (!state->deleted)
+        apply(state, event, effect);
+    effect->write = true;
+    effect->posts_delta = state->posts - before.posts;
+    effect->comments_delta = state->comments - before.comments;
+    /* A user counts from the first event seen, whatever its type, to the deletion. */
+    const bool counted_before = before.version > 0 && !before.deleted;
+    const bool counted_now = !state->deleted;
+    effect->users_delta = (int)counted_now - (int)counted_before;
+    return gap ? TALLY_FOLD_GAP : TALLY_FOLD_APPLIED;
+}
