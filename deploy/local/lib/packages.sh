@@ -2,10 +2,10 @@
 # Debian packages, and the Kafka jars from Maven.
 
 packages_missing() { # packages_missing GROUP…: prints the packages of these groups that are not there
-    local group package command reason wanted=' ' present
+    local group package command wanted=' ' present
     wanted=" $* "
     local -a names=()
-    while read -r group package command reason; do
+    while read -r group package command _; do
         [[ -n $group && $group != \#* && $wanted == *" $group "* ]] || continue
         [[ $command != - ]] && command -v "$command" >/dev/null && continue
         names+=("$package")

@@ -27,7 +27,7 @@ process_runs() { process_pid "$1" >/dev/null; }
 # and we stop things in order. The pid file is written by the new process before it becomes COMMAND: at no moment
 # does a server run that `down` would not find.
 process_spawn() {
-    local name=$1 log=$LOG/$1.log pid
+    local name=$1 log=$LOG/$1.log pid self
     shift
     [[ ! -s $log ]] || mv -f -- "$log" "$log.1"
     rm -f -- "$RUN/$name.pid"
@@ -37,7 +37,8 @@ process_spawn() {
         release_held_descriptors
         exec 3>&-
         cd /
-        printf '%s %s\n' "$BASHPID" "$(process_identity "$BASHPID")" >"$RUN/$name.pid.new"
+        self=$BASHPID # inside $(…) it would name the substitution's own process
+        printf '%s %s\n' "$self" "$(process_identity "$self")" >"$RUN/$name.pid.new"
         mv -- "$RUN/$name.pid.new" "$RUN/$name.pid"
         exec setsid "$@"
     ) </dev/null >"$log" 2>&1 &

@@ -7,6 +7,7 @@ state_init() {
     STATE=${TALLY_LOCAL_DIR:-$ROOT/.local}
     mkdir -p -- "$STATE" "$ROOT/.cache"
     STATE=$(cd -- "$STATE" && pwd -P)
+    # shellcheck disable=SC2034 # used by the scripts that source this
     CACHE=$ROOT/.cache
     RUN=$STATE/run
     LOG=$STATE/log
@@ -42,6 +43,12 @@ lock_take() {
     LOCK_DESCRIPTOR=$descriptor
 }
 
+# Everything: our locks and our ports, once the servers listen on them.
+locks_drop() {
+    release_held_descriptors
+    HELD_DESCRIPTORS=()
+}
+
 lock_drop() { # lock_drop DESCRIPTOR
     local descriptor=$1 held kept=()
     for held in "${HELD_DESCRIPTORS[@]}"; do
@@ -51,6 +58,7 @@ lock_drop() { # lock_drop DESCRIPTOR
     exec {descriptor}>&-
 }
 
+# shellcheck disable=SC2034 # STATE_LOCK is used by the scripts that source this
 state_lock() {
     lock_take "$STATE/lock" 0 && { STATE_LOCK=$LOCK_DESCRIPTOR; return; }
     say "Another deploy/local command is at work in $STATE; waiting for it."
@@ -69,7 +77,7 @@ port_answers() { (exec 4<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 # Reserves a port among the stacks of this user until this process ends; by then its server listens on it.
 port_reserve() {
     local folder=${XDG_RUNTIME_DIR:-/tmp}/tally-ports-$EUID descriptor
-    mkdir -p -m 700 -- "$folder"
+    [[ -d $folder ]] || mkdir -m 700 -- "$folder" || true
     [[ -O $folder ]] || fail "$folder belongs to somebody else" '' "remove it, or set XDG_RUNTIME_DIR to a folder of yours"
     exec {descriptor}>>"$folder/$1"
     if flock -n "$descriptor" && ! port_answers "$1"; then

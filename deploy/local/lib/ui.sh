@@ -39,7 +39,7 @@ step_begin() {
 
 # One turn of the spinner; in a pipe a line every 30 s, so that a log shows it is alive.
 step_tick() {
-    local frames='|/-\'
+    local frames="|/-\\"
     UI_TICK=$((UI_TICK + 1))
     if ((UI_TTY)); then
         printf '\r\033[K%s %s  %s' "${frames:UI_TICK%4:1}" "$UI_STEP" "$(elapsed "$UI_STEP_AT")" >&3
@@ -48,6 +48,7 @@ step_tick() {
     fi
 }
 
+# shellcheck disable=SC2120 # the note may be left out
 step_end() { # step_end [NOTE]
     if ((UI_TTY)); then
         printf '\r\033[K✓ %s  %s%s\n' "$UI_STEP" "$(elapsed "$UI_STEP_AT")" "${1:+  ($1)}" >&3
@@ -93,6 +94,7 @@ run_step() {
     wait "$UI_STEP_PID" || status=$?
     UI_STEP_PID=''
     ((status == 0)) || fail "$label failed (exit code $status)" "$log" "$advice"
+    # shellcheck disable=SC2119
     step_end
 }
 

@@ -1,0 +1,16 @@
+#include "service/ctl/ctl.h"
+
+#include <stddef.h>
+
+static const struct tally_ctl_command commands[] = {
+    {"migrate", tally_ctl_migrate, "bring the schema of PostgreSQL forward, or show it"},
+    {"topics", tally_ctl_topics, "make the topics in Kafka, or show them"},
+    {"config", tally_ctl_config, "print the reference of all settings"},
+    {"version", tally_ctl_version, "print the version"},
+    {NULL, NULL, NULL},
+};
+
+int main(int argc, char **argv)
+{
+    return tally_ctl_run(commands, argc, argv);
+}

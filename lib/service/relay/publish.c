@@ -1,0 +1,196 @@
+#include "service/relay/relay_internal.h"
+
+#include "core/clock.h"
+#include "core/id.h"
+#include "core/log.h"
+#include "domain/event.h"
+#include "domain/partitioner.h"
+
+#include <poll.h>
+#include <stdio.h>
+#include <unistd.h>
+
+enum {
+    PING_INTERVAL_MS = TALLY_RELAY_SILENCE_MS / 3,
+    SAVE_INTERVAL_MS = 20, /* while batches follow each other; at once when all has arrived */
+};
+
+void relay_set_failure(struct tally_relay *relay, const char *text)
+{
+    pthread_mutex_lock(&relay->failure_lock);
+    (void)snprintf(relay->failure, sizeof relay->failure, "%s", text);
+    pthread_mutex_unlock(&relay->failure_lock);
+}
+
+void relay_on_delivered(void *context, uintptr_t tag, enum tally_status status, const char *reason)
+{
+    struct tally_relay *relay = context;
+    bool acknowledged = status == TALLY_OK;
+    tally_metric_add(acknowledged ? relay->metrics.published : relay->metrics.refused, 1);
+    if (!acknowledged && !relay->flight.failed) {
+        tally_log(TALLY_LOG_WARNING, "relay.event_refused", TALLY_TEXT("cause", reason));
+        relay_set_failure(relay, reason);
+    }
+    tally_flight_arrive(&relay->flight, tag, acknowledged);
+}
+
+void relay_wait_for_work(struct tally_relay *relay, int64_t timeout_ms)
+{
+    struct pollfd wake = {.fd = relay->wake_descriptor, .events = POLLIN};
+    if (poll(&wake, 1, (int)timeout_ms) == 1) {
+        uint64_t count;
+        ssize_t got = read(relay->wake_descriptor, &count, sizeof count);
+        (void)got; /* it only resets the counter */
+    }
+}
+
+static bool draining_is_over(const struct tally_relay *relay)
+{
+    return atomic_load(&relay->stopping) &&
+           (relay->drain_until_us == 0 || tally_clock_monotonic_us() >= relay->drain_until_us);
+}
+
+/* Saves how far everything has been acknowledged: at once when nothing is under way, else now and
+ * then, so that a backlog does not cost a write for each batch. */
+static enum tally_status save_landed(struct tally_relay *relay, struct tally_error *error)
+{
+    tally_flight_land(&relay->flight, &relay->landed);
+    int64_t now_us = tally_clock_monotonic_us();
+    if (relay->landed.base == NULL ||
+        (relay->flight.count > 0 && now_us - relay->saved_us < SAVE_INTERVAL_MS * 1000))
+        return TALLY_OK;
+    enum tally_status status = tally_relay_reader_save(relay->reader, &relay->landed, error);
+    if (status != TALLY_OK)
+        return status;
+    tally_relay_position_clear(&relay->landed);
+    relay->saved_us = now_us;
+    tally_metric_add(relay->metrics.positions_saved, 1);
+    return TALLY_OK;
+}
+
+/* One look at Kafka's acknowledgements and what follows from them. */
+static enum tally_status serve_acknowledgements(struct tally_relay *relay, int wait_ms,
+                                                struct tally_error *error)
+{
+    (void)tally_producer_poll(relay->producer, wait_ms);
+    const int64_t oldest_us = tally_flight_oldest_us(&relay->flight);
+    const int64_t age_us = oldest_us > 0 ? tally_clock_wall_us() - oldest_us : 0;
+    tally_metric_set(relay->metrics.in_flight, (double)relay->flight.events);
+    tally_metric_set(relay->metrics.lag_seconds, age_us > 0 ? (double)age_us / 1e6 : 0);
+    if (tally_producer_fatal(relay->producer, error))
+        return error->status;
+    if (relay->flight.failed)
+        return tally_fail(error, TALLY_IO, "Kafka refused an event");
+    enum tally_status status = save_landed(relay, error);
+    if (status != TALLY_OK)
+        return status;
+    int64_t now_us = tally_clock_monotonic_us();
+    if (now_us - relay->saved_us >= PING_INTERVAL_MS * 1000) {
+        relay->saved_us = now_us;
+        return tally_relay_reader_ping(relay->reader, error);
+    }
+    return TALLY_OK;
+}
+
+/* Waits until `events` more may be under way. */
+static enum tally_status make_room(struct tally_relay *relay, int64_t events,
+                                   struct tally_error *error)
+{
+    enum tally_status status = TALLY_OK;
+    while (status == TALLY_OK &&
+           (tally_flight_full(&relay->flight) ||
+            (relay->flight.count > 0 &&
+             relay->flight.events + events > relay->settings->relay_in_flight_events))) {
+        status = serve_acknowledgements(relay, 10, error);
+        if (status == TALLY_OK && draining_is_over(relay))
+            status = tally_fail(error, TALLY_STOPPING, "Kafka did not acknowledge in time");
+    }
+    return status;
+}
+
+static enum tally_status send_event(struct tally_relay *relay, const struct tally_event *event,
+                                    const char *traceparent, uint64_t number,
+                                    struct tally_error *error)
+{
+    char key[TALLY_ID_TEXT_BYTES];
+    struct tally_event_headers headers;
+    struct tally_producer_header copies[TALLY_EVENT_HEADER_COUNT];
+    tally_event_encode_headers(&headers, event, relay->source, traceparent);
+    for (size_t i = 0; i < headers.count; i++)
+        copies[i] = (struct tally_producer_header){headers.list[i].name, headers.list[i].value,
+                                                   headers.list[i].length};
+    const struct tally_producer_message message = {
+        .partition = tally_partition_of(event->user_id, relay->partitions),
+        .key = key,
+        .key_length = tally_id_format(event->user_id, key),
+        .value = event->value,
+        .value_length = event->value_length,
+        .headers = copies,
+        .header_count = headers.count,
+        .tag = (uintptr_t)number,
+    };
+    enum tally_status status = tally_producer_send(relay->producer, &message, error);
+    while (status == TALLY_OVERLOADED) {
+        status = serve_acknowledgements(relay, 10, error);
+        if (status == TALLY_OK && draining_is_over(relay))
+            status = tally_fail(error, TALLY_STOPPING, "Kafka did not acknowledge in time");
+        if (status == TALLY_OK)
+            status = tally_producer_send(relay->producer, &message, error);
+    }
+    return status;
+}
+
+static enum tally_status publish(struct tally_relay *relay, struct tally_relay_batch *batch,
+                                 struct tally_error *error)
+{
+    struct tally_event event = {0};
+    const char *traceparent = NULL;
+    enum tally_status status = make_room(relay, batch->count, error);
+    if (status == TALLY_OK)
+        status = tally_relay_batch_event(batch, 0, &event, &traceparent, error);
+    if (status != TALLY_OK)
+        return status;
+    uint64_t number = tally_flight_depart(&relay->flight, &batch->after, batch->count, event.at_us);
+    for (int i = 0; i < batch->count && status == TALLY_OK; i++) {
+        status = tally_relay_batch_event(batch, i, &event, &traceparent, error);
+        if (status == TALLY_OK)
+            status = send_event(relay, &event, traceparent, number, error);
+    }
+    return status;
+}
+
+enum tally_status relay_lead(struct tally_relay *relay, struct tally_error *error)
+{
+    enum tally_status status = TALLY_OK;
+    int64_t pause_ms = 1;
+    while (status == TALLY_OK) {
+        /* Asked before the read: what was committed before the stop must be found by it. */
+        const bool stopping = atomic_load(&relay->stopping);
+        struct tally_relay_batch batch;
+        status = tally_relay_reader_next(relay->reader, &batch, error);
+        if (status != TALLY_OK)
+            break;
+        tally_metric_set(relay->metrics.catching_up, batch.more ? 1 : 0);
+        const bool empty = batch.count == 0 && !batch.more;
+        if (batch.count > 0)
+            status = publish(relay, &batch, error);
+        tally_relay_batch_clear(&batch);
+        if (status == TALLY_OK)
+            status = serve_acknowledgements(relay, 0, error);
+        if (status != TALLY_OK || !empty) {
+            pause_ms = 1;
+            continue;
+        }
+        relay_set_failure(relay, "");
+        if (stopping && relay->flight.count == 0)
+            break;
+        if (draining_is_over(relay))
+            return tally_fail(error, TALLY_STOPPING, "Kafka did not acknowledge in time");
+        relay_wait_for_work(relay, pause_ms);
+        if (pause_ms < relay->settings->relay_poll_most_ms)
+            pause_ms *= 2;
+        if (pause_ms > relay->settings->relay_poll_most_ms)
+            pause_ms = relay->settings->relay_poll_most_ms;
+    }
+    return status;
+}

@@ -1,0 +1,237 @@
+#include "service/relay/relay_internal.h"
+
+#include "core/clock.h"
+#include "core/log.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+enum {
+    STANDBY_FIRST_MS = 500, /* between two attempts to lead: a takeover takes at most twice this */
+    STANDBY_MOST_MS = 1000,
+    RETRY_FIRST_MS = 50,
+    RETRY_MOST_MS = 3000,
+    METADATA_TIMEOUT_MS = TALLY_RELAY_SILENCE_MS * 2 / 3, /* the leader must not fall silent */
+};
+
+enum relay_state { STATE_STARTING, STATE_STANDBY, STATE_LEADING, STATE_BACKING_OFF };
+
+static const char *const state_texts[] = {
+    [STATE_STARTING] = "starting",
+    [STATE_STANDBY] = "standby",
+    [STATE_LEADING] = "leading",
+    [STATE_BACKING_OFF] = "backing-off",
+};
+
+static void set_state(struct tally_relay *relay, enum relay_state state)
+{
+    atomic_store(&relay->state, (int)state);
+    tally_metric_set(relay->metrics.leading, state == STATE_LEADING ? 1 : 0);
+}
+
+/* Waits `delay_ms` or until the service stops, whatever is committed meanwhile: that is for whoever
+ * leads. */
+static void stand_aside(struct tally_relay *relay, int64_t delay_ms)
+{
+    int64_t until_us = tally_clock_monotonic_us() + delay_ms * 1000;
+    while (!atomic_load(&relay->stopping) && delay_ms > 0) {
+        relay_wait_for_work(relay, delay_ms);
+        delay_ms = (until_us - tally_clock_monotonic_us()) / 1000;
+    }
+}
+
+static enum tally_status open_producer(struct tally_relay *relay, struct tally_error *error)
+{
+    const struct tally_producer_options options = {
+        .brokers = relay->settings->kafka_brokers,
+        .topic = relay->settings->topic,
+        .compression = relay->settings->kafka_compression,
+        .queue_messages = relay->settings->relay_in_flight_events * 2,
+        .on_delivered = relay_on_delivered,
+        .context = relay,
+    };
+    if (relay->producer != NULL)
+        return TALLY_OK;
+    enum tally_status status = tally_producer_new(&options, &relay->producer, error);
+    if (status == TALLY_OK)
+        tally_producer_notify(relay->producer, relay->wake_descriptor);
+    return status;
+}
+
+static enum tally_status count_partitions(struct tally_relay *relay, struct tally_error *error)
+{
+    return tally_producer_partitions(relay->producer, METADATA_TIMEOUT_MS, &relay->partitions,
+                                     error);
+}
+
+/* Connects to PostgreSQL and waits to be elected. `*leading` is false where the service stops
+ * first. */
+static enum tally_status stand_for_election(struct tally_relay *relay, bool *leading,
+                                            struct tally_error *error)
+{
+    bool started_over = false;
+    struct tally_backoff standby = {.first_ms = STANDBY_FIRST_MS, .most_ms = STANDBY_MOST_MS};
+    enum tally_status status = tally_relay_reader_open(
+        relay->settings->pg_dsn, relay->settings->relay_batch_events, &relay->reader, error);
+    *leading = false;
+    while (status == TALLY_OK && !*leading && !atomic_load(&relay->stopping)) {
+        status = tally_relay_reader_lead(relay->reader, leading, &started_over, error);
+        if (status != TALLY_OK || *leading)
+            break;
+        set_state(relay, STATE_STANDBY);
+        relay_set_failure(relay, "");
+        stand_aside(relay, tally_backoff_next_ms(&standby, &relay->random));
+    }
+    if (status != TALLY_OK || !*leading)
+        return status;
+    const char *database = tally_relay_reader_database(relay->reader);
+    (void)snprintf(relay->source, sizeof relay->source, "/tally/%s", database);
+    relay->saved_us = tally_clock_monotonic_us();
+    tally_log(started_over ? TALLY_LOG_WARNING : TALLY_LOG_INFO,
+              started_over ? "relay.database_changed" : "relay.leading",
+              TALLY_TEXT("database", database),
+              TALLY_INTEGER("epoch", tally_relay_reader_epoch(relay->reader)));
+    return TALLY_OK;
+}
+
+/* Leaves nothing of this term for the next: what Kafka still acknowledges belongs to no batch. */
+static void end_term(struct tally_relay *relay)
+{
+    tally_relay_reader_close(&relay->reader);
+    tally_flight_clear(&relay->flight);
+    tally_relay_position_clear(&relay->landed);
+    struct tally_error fatal;
+    if (relay->producer == NULL)
+        return;
+    if (tally_producer_fatal(relay->producer, &fatal))
+        tally_producer_free(&relay->producer);
+    else
+        tally_producer_purge(relay->producer);
+}
+
+/* One term: from a working connection to Kafka, without which nobody should lead, to the failure or
+ * the stop that ends it. */
+static enum tally_status serve_term(struct tally_relay *relay, struct tally_backoff *retry,
+                                    struct tally_error *error)
+{
+    bool leading = false;
+    enum tally_status status = open_producer(relay, error);
+    if (status == TALLY_OK)
+        status = count_partitions(relay, error);
+    if (status == TALLY_OK)
+        status = stand_for_election(relay, &leading, error);
+    if (status != TALLY_OK || !leading)
+        return status;
+    /* Again, since the wait for the election may have been long. */
+    status = count_partitions(relay, error);
+    if (status != TALLY_OK)
+        return status;
+    set_state(relay, STATE_LEADING);
+    retry->attempts = 0;
+    return relay_lead(relay, error);
+}
+
+static void *run(void *argument)
+{
+    struct tally_relay *relay = argument;
+    struct tally_backoff retry = {.first_ms = RETRY_FIRST_MS, .most_ms = RETRY_MOST_MS};
+    while (!atomic_load(&relay->stopping)) {
+        struct tally_error error = {0};
+        enum tally_status status = serve_term(relay, &retry, &error);
+        end_term(relay);
+        if (status == TALLY_OK)
+            continue;
+        set_state(relay, STATE_BACKING_OFF);
+        relay_set_failure(relay, error.text);
+        tally_metric_add(relay->metrics.failures, 1);
+        tally_log_error(TALLY_LOG_WARNING, "relay.term_ended", &error);
+        stand_aside(relay, tally_backoff_next_ms(&retry, &relay->random));
+    }
+    tally_producer_free(&relay->producer);
+    return NULL;
+}
+
+static void register_metrics(struct relay_metrics *metrics, struct tally_metrics *registry)
+{
+    metrics->leading =
+        tally_metrics_gauge(registry, "tally_relay_leading",
+                            "Whether this process publishes the database's events.", "");
+    metrics->published = tally_metrics_counter(registry, "tally_relay_published_total",
+                                               "Events that Kafka has acknowledged.", "");
+    metrics->refused =
+        tally_metrics_counter(registry, "tally_relay_refused_total",
+                              "Events that Kafka did not take; they are sent again.", "");
+    metrics->in_flight = tally_metrics_gauge(registry, "tally_relay_in_flight_events",
+                                             "Events sent and not acknowledged.", "");
+    metrics->lag_seconds =
+        tally_metrics_gauge(registry, "tally_relay_lag_seconds",
+                            "Age of the oldest event that is sent and not acknowledged.", "");
+    metrics->catching_up = tally_metrics_gauge(registry, "tally_relay_catching_up",
+                                               "Whether the backlog is larger than one batch.", "");
+    metrics->positions_saved = tally_metrics_counter(registry, "tally_relay_positions_saved_total",
+                                                     "Times the position was saved.", "");
+    metrics->failures =
+        tally_metrics_counter(registry, "tally_relay_failures_total",
+                              "Times publishing was broken off and begun again.", "");
+}
+
+enum tally_status tally_relay_start(const struct tally_settings *settings,
+                                    struct tally_metrics *metrics, struct tally_relay **relay,
+                                    struct tally_error *error)
+{
+    struct tally_relay *made = calloc(1, sizeof *made);
+    if (made == NULL)
+        return tally_fail(error, TALLY_NO_MEMORY, "relay");
+    made->settings = settings;
+    register_metrics(&made->metrics, metrics);
+    tally_random_seed_from_system(&made->random);
+    pthread_mutex_init(&made->failure_lock, NULL);
+    made->wake_descriptor = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    int failure = made->wake_descriptor < 0 ? errno : 0;
+    if (failure == 0)
+        failure = pthread_create(&made->thread, NULL, run, made);
+    if (failure != 0) {
+        if (made->wake_descriptor >= 0)
+            close(made->wake_descriptor);
+        pthread_mutex_destroy(&made->failure_lock);
+        free(made);
+        return tally_fail(error, TALLY_IO, "relay thread: %s", strerror(failure));
+    }
+    *relay = made;
+    return TALLY_OK;
+}
+
+void tally_relay_wake(struct tally_relay *relay)
+{
+    const uint64_t one = 1;
+    ssize_t written = write(relay->wake_descriptor, &one, sizeof one);
+    (void)written; /* it can only fail where the counter is full, and then the relay is awake */
+}
+
+void tally_relay_stop(struct tally_relay **relay)
+{
+    struct tally_relay *gone = *relay;
+    if (gone == NULL)
+        return;
+    gone->drain_until_us = tally_clock_monotonic_us() + gone->settings->drain_ms * 1000;
+    atomic_store(&gone->stopping, true);
+    tally_relay_wake(gone);
+    (void)pthread_join(gone->thread, NULL);
+    close(gone->wake_descriptor);
+    pthread_mutex_destroy(&gone->failure_lock);
+    free(gone);
+    *relay = NULL;
+}
+
+void tally_relay_state(struct tally_relay *relay, const char **state, char *failure,
+                       size_t failure_bytes)
+{
+    *state = state_texts[atomic_load(&relay->state)];
+    pthread_mutex_lock(&relay->failure_lock);
+    (void)snprintf(failure, failure_bytes, "%s", relay->failure);
+    pthread_mutex_unlock(&relay->failure_lock);
+}

@@ -1,0 +1,32 @@
+/*
+ * Relay: publishes what the write model has committed, in a thread of tally-command. One relay is
+ * active per database, the others stand by and take over within seconds.
+ *
+ * A position moves only after Kafka has acknowledged everything before it, so a crash repeats
+ * events and never drops one.
+ */
+#ifndef TALLY_SERVICE_RELAY_H
+#define TALLY_SERVICE_RELAY_H
+
+#include "core/metrics.h"
+#include "core/settings.h"
+
+struct tally_relay;
+
+/* Starts the thread; it connects, and keeps trying, by itself. Settings and metrics are borrowed
+ * until tally_relay_stop(). Call from one thread. */
+enum tally_status tally_relay_start(const struct tally_settings *settings,
+                                    struct tally_metrics *metrics, struct tally_relay **relay,
+                                    struct tally_error *error) TALLY_MUST_CHECK;
+/* Something was committed: look at once. Any thread, never blocks. */
+void tally_relay_wake(struct tally_relay *relay);
+/* Publishes what is committed, waits for Kafka at most until the drain time is over, and ends the
+ * thread. */
+void tally_relay_stop(struct tally_relay **relay);
+
+/* Fills one word for the state ("starting", "standby", "leading", "backing-off") and the last
+ * failure ("" while there is none). Any thread. */
+void tally_relay_state(struct tally_relay *relay, const char **state, char *failure,
+                       size_t failure_bytes);
+
+#endif

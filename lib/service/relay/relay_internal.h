@@ -1,0 +1,60 @@
+/*
+ * What relay.c (the thread and its terms) and publish.c (what a leader does) share.
+ */
+#ifndef TALLY_SERVICE_RELAY_INTERNAL_H
+#define TALLY_SERVICE_RELAY_INTERNAL_H
+
+#include "core/random.h"
+#include "kafka/producer.h"
+#include "service/relay/flight.h"
+#include "service/relay/relay.h"
+#include "store/relay_position.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+enum { RELAY_SOURCE_BYTES = 64 };
+
+struct relay_metrics {
+    struct tally_metric *leading;
+    struct tally_metric *published;
+    struct tally_metric *refused;
+    struct tally_metric *in_flight;
+    struct tally_metric *lag_seconds;
+    struct tally_metric *catching_up;
+    struct tally_metric *positions_saved;
+    struct tally_metric *failures;
+};
+
+struct tally_relay {
+    const struct tally_settings *settings;
+    struct relay_metrics metrics;
+    pthread_t thread;
+    int wake_descriptor;
+    atomic_bool stopping;
+    atomic_int state; /* enum relay_state */
+    pthread_mutex_t failure_lock;
+    char failure[TALLY_ERROR_TEXT_BYTES];
+
+    /* The rest belongs to the thread. */
+    struct tally_random random;
+    struct tally_producer *producer;
+    int32_t partitions;
+    struct tally_relay_reader *reader;
+    struct tally_flight flight;
+    struct tally_relay_position landed; /* acknowledged, not saved yet; base NULL: nothing */
+    char source[RELAY_SOURCE_BYTES];    /* ce_source */
+    int64_t saved_us;                   /* monotonic; when the session last spoke */
+    int64_t drain_until_us;             /* monotonic, once stopping */
+};
+
+/* All from the relay's thread, but for relay_set_failure(). */
+void relay_set_failure(struct tally_relay *relay, const char *text);
+/* The producer's callback; its context is the relay. */
+tally_producer_delivered relay_on_delivered;
+/* Waits for a wake-up, for Kafka, or for `timeout_ms`. */
+void relay_wait_for_work(struct tally_relay *relay, int64_t timeout_ms);
+/* Publishes until something fails, or the service stops and all is acknowledged and saved. */
+enum tally_status relay_lead(struct tally_relay *relay, struct tally_error *error) TALLY_MUST_CHECK;
+
+#endif

@@ -1,0 +1,381 @@
+#include "store/relay_position.h"
+
+#include "core/id.h"
+#include "pg/blocking.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { NUMBER_BYTES = 24 };
+
+struct tally_relay_reader {
+    PGconn *connection;
+    char batch_events[NUMBER_BYTES];
+    char database[NUMBER_BYTES];
+    int64_t epoch;
+    struct tally_relay_position read; /* how far batches have been handed out */
+};
+
+/* Columns of every statement that reads events. */
+enum column {
+    SEQ,
+    USER_ID,
+    VERSION,
+    TYPE,
+    DATA,
+    AT_US,
+    TIMELINE,
+    TRACEPARENT,
+    SNAPSHOT,
+    COLUMN_COUNT
+};
+
+#define EVENT_COLUMNS                                                                          \
+    "seq, user_id, version, type, data, (extract(epoch from at) * 1000000)::bigint as at_us, " \
+    "timeline, traceparent"
+
+/* The planner may not know yet how few rows a poll finds; a scan of the whole partition instead of
+ * its index would make each poll as long as the day's events. */
+static const char session_sql[] = "set enable_seqscan = off; set enable_bitmapscan = off;"
+                                  "set synchronous_commit = off;";
+
+static const char identity_sql[] = "select system_identifier::text from pg_control_system()";
+
+static const char elect_sql[] =
+    "update relay_position set epoch = epoch + 1"
+    " returning epoch, system_identifier::text, snapshot::text, target::text, reached_seq";
+
+/* Transaction numbers of another cluster mean nothing in this one: stamped anew, every kept event
+ * reads as written now. */
+static const char adopt_events_sql[] = "update events set xid = pg_current_xact_id()"
+                                       " where xid >= pg_snapshot_xmax(pg_current_snapshot())";
+static const char adopt_position_sql[] =
+    "update relay_position set system_identifier = $1::bigint, snapshot = null, target = null,"
+    " reached_seq = null";
+
+/* Everything new since $1, if it is at most $2 rows; one more row says that there is a backlog. One
+ * statement, so that the snapshot it returns is the one it read. */
+static const char poll_sql[] =
+    "select " EVENT_COLUMNS ", now.snapshot"
+    " from (select pg_current_snapshot()::text as snapshot) as now"
+    " left join (select * from events where xid >= pg_snapshot_xmin($1::pg_snapshot)"
+    " and not pg_visible_in_snapshot(xid, $1::pg_snapshot) limit $2::bigint + 1) as fresh on true"
+    " order by seq";
+
+/* Where a backlog begins. `seq + 0` keeps the planner from walking the index of seq from the oldest
+ * kept event. */
+static const char backlog_sql[] =
+    "select pg_current_snapshot()::text, (min(seq + 0) - 1)::text from events"
+    " where xid >= pg_snapshot_xmin($1::pg_snapshot)"
+    " and not pg_visible_in_snapshot(xid, $1::pg_snapshot)";
+
+/* A piece of the backlog between the snapshots $1 and $2, after sequence number $3, of $4 rows. */
+static const char piece_sql[] =
+    "select " EVENT_COLUMNS ", null as snapshot from events where seq > $3::bigint"
+    " and not pg_visible_in_snapshot(xid, $1::pg_snapshot)"
+    " and pg_visible_in_snapshot(xid, $2::pg_snapshot) order by seq limit $4::bigint";
+
+static const char save_sql[] =
+    "update relay_position set snapshot = $1::pg_snapshot, target = $2::pg_snapshot,"
+    " reached_seq = $3::bigint, saved_at = clock_timestamp() where epoch = $4::bigint";
+
+void tally_relay_position_clear(struct tally_relay_position *position)
+{
+    free(position->base);
+    free(position->target);
+    *position = (struct tally_relay_position){0};
+}
+
+void tally_relay_batch_clear(struct tally_relay_batch *batch)
+{
+    PQclear(batch->rows);
+    tally_relay_position_clear(&batch->after);
+    *batch = (struct tally_relay_batch){0};
+}
+
+/* Copies texts that may be NULL; false where there is no memory. */
+static bool set_position(struct tally_relay_position *position, const char *base,
+                         const char *target, int64_t reached_seq)
+{
+    struct tally_relay_position fresh = {
+        .base = strdup(base),
+        .target = target != NULL ? strdup(target) : NULL,
+        .reached_seq = reached_seq,
+    };
+    if (fresh.base == NULL || (target != NULL && fresh.target == NULL)) {
+        tally_relay_position_clear(&fresh);
+        return false;
+    }
+    tally_relay_position_clear(position);
+    *position = fresh;
+    return true;
+}
+
+/* NULL for SQL NULL. */
+static const char *cell(const PGresult *rows, int row, int column)
+{
+    return PQgetisnull(rows, row, column) ? NULL : PQgetvalue(rows, row, column);
+}
+
+static bool cell_number(const PGresult *rows, int row, int column, int64_t *number)
+{
+    const char *text = cell(rows, row, column);
+    return text != NULL && tally_id_parse(text, strlen(text), number);
+}
+
+enum tally_status tally_relay_batch_event(const struct tally_relay_batch *batch, int index,
+                                          struct tally_event *event, const char **traceparent,
+                                          struct tally_error *error)
+{
+    const char *type = cell(batch->rows, index, TYPE);
+    int64_t timeline = 0;
+    *event = (struct tally_event){.value = cell(batch->rows, index, DATA)};
+    if (!cell_number(batch->rows, index, USER_ID, &event->user_id) ||
+        !cell_number(batch->rows, index, VERSION, &event->version) ||
+        !cell_number(batch->rows, index, AT_US, &event->at_us) ||
+        !cell_number(batch->rows, index, TIMELINE, &timeline) || timeline > INT32_MAX ||
+        type == NULL || !tally_event_type_parse(type, strlen(type), &event->type))
+        return tally_fail(error, TALLY_PROTOCOL, "the event with seq %s is not as the schema says",
+                          PQgetvalue(batch->rows, index, SEQ));
+    event->timeline = (int32_t)timeline;
+    event->value_length = event->value != NULL ? strlen(event->value) : 0;
+    *traceparent = cell(batch->rows, index, TRACEPARENT);
+    return TALLY_OK;
+}
+
+enum tally_status tally_relay_reader_open(const char *dsn, int64_t batch_events,
+                                          struct tally_relay_reader **reader,
+                                          struct tally_error *error)
+{
+    struct tally_relay_reader *made = calloc(1, sizeof *made);
+    if (made == NULL)
+        return tally_fail(error, TALLY_NO_MEMORY, "relay");
+    (void)snprintf(made->batch_events, sizeof made->batch_events, "%" PRId64, batch_events);
+    enum tally_status status = tally_pg_connect(dsn, "tally-relay", &made->connection, error);
+    if (status == TALLY_OK)
+        status =
+            tally_pg_exec(made->connection, session_sql, 0, NULL, PGRES_COMMAND_OK, NULL, error);
+    if (status != TALLY_OK) {
+        tally_relay_reader_close(&made);
+        return status;
+    }
+    *reader = made;
+    return TALLY_OK;
+}
+
+void tally_relay_reader_close(struct tally_relay_reader **reader)
+{
+    if (*reader == NULL)
+        return;
+    PQfinish((*reader)->connection);
+    tally_relay_position_clear(&(*reader)->read);
+    free(*reader);
+    *reader = NULL;
+}
+
+const char *tally_relay_reader_database(const struct tally_relay_reader *reader)
+{
+    return reader->database;
+}
+
+int64_t tally_relay_reader_epoch(const struct tally_relay_reader *reader)
+{
+    return reader->epoch;
+}
+
+static enum tally_status command(struct tally_relay_reader *reader, const char *sql, int count,
+                                 const char *const *values, struct tally_error *error)
+{
+    return tally_pg_exec(reader->connection, sql, count, values, PGRES_COMMAND_OK, NULL, error);
+}
+
+static enum tally_status query(struct tally_relay_reader *reader, const char *sql, int count,
+                               const char *const *values, PGresult **rows,
+                               struct tally_error *error)
+{
+    return tally_pg_exec(reader->connection, sql, count, values, PGRES_TUPLES_OK, rows, error);
+}
+
+/* A snapshot in which nothing is visible: the position of a relay that has published nothing. */
+static const char nothing_published[] = "1:1:";
+
+/* Takes the position over from `row`, or starts over where it is of another database. Inside the
+ * election's transaction. */
+static enum tally_status adopt_position(struct tally_relay_reader *reader, const PGresult *row,
+                                        bool *started_over, struct tally_error *error)
+{
+    const char *identity = cell(row, 0, 1);
+    const char *base = cell(row, 0, 2) != NULL ? cell(row, 0, 2) : nothing_published;
+    const char *reached = cell(row, 0, 4);
+    *started_over = identity == NULL || strcmp(identity, reader->database) != 0;
+    if (!*started_over)
+        return set_position(&reader->read, base, cell(row, 0, 3),
+                            reached != NULL ? strtoll(reached, NULL, 10) : 0)
+                   ? TALLY_OK
+                   : tally_fail(error, TALLY_NO_MEMORY, "relay position");
+    const char *const values[] = {reader->database};
+    enum tally_status status = command(reader, adopt_events_sql, 0, NULL, error);
+    if (status == TALLY_OK)
+        status = command(reader, adopt_position_sql, 1, values, error);
+    if (status == TALLY_OK && !set_position(&reader->read, nothing_published, NULL, 0))
+        status = tally_fail(error, TALLY_NO_MEMORY, "relay position");
+    return status;
+}
+
+static enum tally_status load_position(struct tally_relay_reader *reader, bool *started_over,
+                                       struct tally_error *error)
+{
+    PGresult *rows = NULL;
+    enum tally_status status = query(reader, identity_sql, 0, NULL, &rows, error);
+    if (status != TALLY_OK)
+        return status;
+    (void)snprintf(reader->database, sizeof reader->database, "%s", PQgetvalue(rows, 0, 0));
+    PQclear(rows);
+    status = command(reader, "begin isolation level read committed", 0, NULL, error);
+    if (status != TALLY_OK)
+        return status;
+    status = query(reader, elect_sql, 0, NULL, &rows, error);
+    if (status != TALLY_OK)
+        return status;
+    if (PQntuples(rows) != 1 || !cell_number(rows, 0, 0, &reader->epoch))
+        status = tally_fail(error, TALLY_PROTOCOL, "relay_position does not hold one row");
+    else
+        status = adopt_position(reader, rows, started_over, error);
+    PQclear(rows);
+    return status == TALLY_OK ? command(reader, "commit", 0, NULL, error) : status;
+}
+
+enum tally_status tally_relay_reader_lead(struct tally_relay_reader *reader, bool *leading,
+                                          bool *started_over, struct tally_error *error)
+{
+    char key[NUMBER_BYTES];
+    (void)snprintf(key, sizeof key, "%" PRId64, TALLY_RELAY_LOCK_KEY);
+    const char *const values[] = {key};
+    PGresult *rows = NULL;
+    enum tally_status status =
+        query(reader, "select pg_try_advisory_lock($1::bigint)", 1, values, &rows, error);
+    if (status != TALLY_OK)
+        return status;
+    *leading = PQgetvalue(rows, 0, 0)[0] == 't';
+    *started_over = false;
+    PQclear(rows);
+    if (!*leading)
+        return TALLY_OK;
+    char silence[128];
+    (void)snprintf(silence, sizeof silence,
+                   "set idle_session_timeout = %d; set idle_in_transaction_session_timeout = %d",
+                   TALLY_RELAY_SILENCE_MS, TALLY_RELAY_SILENCE_MS);
+    status = command(reader, silence, 0, NULL, error);
+    return status == TALLY_OK ? load_position(reader, started_over, error) : status;
+}
+
+/* From a whole position to the start of the way to a new target. `found` is false where the backlog
+ * has gone meanwhile (its partition was dropped). */
+static enum tally_status enter_backlog(struct tally_relay_reader *reader, bool *found,
+                                       struct tally_error *error)
+{
+    const char *const values[] = {reader->read.base};
+    PGresult *rows = NULL;
+    enum tally_status status = query(reader, backlog_sql, 1, values, &rows, error);
+    if (status != TALLY_OK)
+        return status;
+    /* The sequence starts at 1, so the number before the first is 0, which is no id. */
+    const char *before = cell(rows, 0, 1);
+    *found = before != NULL;
+    if (*found && !set_position(&reader->read, reader->read.base, cell(rows, 0, 0),
+                                strtoll(before, NULL, 10)))
+        status = tally_fail(error, TALLY_NO_MEMORY, "relay position");
+    PQclear(rows);
+    return status;
+}
+
+static enum tally_status next_piece(struct tally_relay_reader *reader,
+                                    struct tally_relay_batch *batch, struct tally_error *error)
+{
+    struct tally_relay_position *read = &reader->read;
+    char reached[NUMBER_BYTES];
+    (void)snprintf(reached, sizeof reached, "%" PRId64, read->reached_seq);
+    const char *const values[] = {read->base, read->target, reached, reader->batch_events};
+    enum tally_status status = query(reader, piece_sql, 4, values, &batch->rows, error);
+    if (status != TALLY_OK)
+        return status;
+    batch->count = PQntuples(batch->rows);
+    batch->more = true;
+    bool kept;
+    int64_t last = 0;
+    if (batch->count < strtoll(reader->batch_events, NULL, 10))
+        kept = set_position(read, read->target, NULL, 0);
+    else if (cell_number(batch->rows, batch->count - 1, SEQ, &last))
+        kept = set_position(read, read->base, read->target, last);
+    else
+        return tally_fail(error, TALLY_PROTOCOL, "an event without sequence number");
+    return kept ? TALLY_OK : tally_fail(error, TALLY_NO_MEMORY, "relay position");
+}
+
+static enum tally_status next_fresh(struct tally_relay_reader *reader,
+                                    struct tally_relay_batch *batch, struct tally_error *error)
+{
+    const char *const values[] = {reader->read.base, reader->batch_events};
+    enum tally_status status = query(reader, poll_sql, 2, values, &batch->rows, error);
+    if (status != TALLY_OK)
+        return status;
+    batch->count = PQntuples(batch->rows);
+    if (batch->count == 1 && PQgetisnull(batch->rows, 0, SEQ))
+        batch->count = 0;
+    if (batch->count > strtoll(reader->batch_events, NULL, 10)) {
+        bool found = false;
+        PQclear(batch->rows);
+        *batch = (struct tally_relay_batch){0};
+        status = enter_backlog(reader, &found, error);
+        return status == TALLY_OK && found ? next_piece(reader, batch, error) : status;
+    }
+    return set_position(&reader->read, PQgetvalue(batch->rows, 0, SNAPSHOT), NULL, 0)
+               ? TALLY_OK
+               : tally_fail(error, TALLY_NO_MEMORY, "relay position");
+}
+
+enum tally_status tally_relay_reader_next(struct tally_relay_reader *reader,
+                                          struct tally_relay_batch *batch,
+                                          struct tally_error *error)
+{
+    *batch = (struct tally_relay_batch){0};
+    enum tally_status status = reader->read.target != NULL ? next_piece(reader, batch, error)
+                                                           : next_fresh(reader, batch, error);
+    const struct tally_relay_position *read = &reader->read;
+    if (status == TALLY_OK &&
+        !set_position(&batch->after, read->base, read->target, read->reached_seq))
+        status = tally_fail(error, TALLY_NO_MEMORY, "relay position");
+    if (status != TALLY_OK)
+        tally_relay_batch_clear(batch);
+    return status;
+}
+
+enum tally_status tally_relay_reader_save(struct tally_relay_reader *reader,
+                                          const struct tally_relay_position *position,
+                                          struct tally_error *error)
+{
+    char reached[NUMBER_BYTES];
+    char epoch[NUMBER_BYTES];
+    (void)snprintf(reached, sizeof reached, "%" PRId64, position->reached_seq);
+    (void)snprintf(epoch, sizeof epoch, "%" PRId64, reader->epoch);
+    const char *const values[] = {position->base, position->target,
+                                  position->target != NULL ? reached : NULL, epoch};
+    PGresult *result = NULL;
+    enum tally_status status =
+        tally_pg_exec(reader->connection, save_sql, 4, values, PGRES_COMMAND_OK, &result, error);
+    if (status == TALLY_OK && strcmp(PQcmdTuples(result), "1") != 0)
+        status = tally_fail(error, TALLY_FENCED, "another relay was elected after epoch %s", epoch);
+    PQclear(result);
+    return status;
+}
+
+enum tally_status tally_relay_reader_ping(struct tally_relay_reader *reader,
+                                          struct tally_error *error)
+{
+    PGresult *rows = NULL;
+    enum tally_status status = query(reader, "select 1", 0, NULL, &rows, error);
+    PQclear(rows);
+    return status;
+}

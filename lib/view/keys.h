@@ -1,0 +1,75 @@
+/*
+ * Keys: how the read model is named in Redis, for everyone who writes or reads it.
+ *
+ *     tally:generation                          the number of the live generation
+ *     tally:<g>:{<p>}:user:<id>       HASH      fields TALLY_VIEW_USER_*
+ *     tally:<g>:{<p>}:position        HASH      fields TALLY_VIEW_POSITION_*
+ *     tally:<g>:{<p>}:totals          HASH      users, posts, comments of the partition
+ *     tally:<g>:{<p>}:active:<day>    HyperLogLog of the users with events on that UTC day
+ *
+ * `{<p>}` is the hash tag (https://redis.io/docs/reference/cluster-spec/#hash-tags): all keys of a
+ * partition share one slot, so that one script can compare the position and write the users.
+ */
+#ifndef TALLY_VIEW_KEYS_H
+#define TALLY_VIEW_KEYS_H
+
+#include "core/clock.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define TALLY_VIEW_GENERATION_KEY "tally:generation"
+
+/* Holds the longest key of any kind with its terminator. */
+#define TALLY_VIEW_KEY_BYTES 80
+
+/* Fields of a user's hash. Numbers are decimal text. */
+#define TALLY_VIEW_USER_VERSION "v"
+#define TALLY_VIEW_USER_POSTS "posts"
+#define TALLY_VIEW_USER_COMMENTS "comments"
+#define TALLY_VIEW_USER_NAME "name"
+#define TALLY_VIEW_USER_EMAIL "email"
+#define TALLY_VIEW_USER_AVATAR "avatar"   /* absent: none */
+#define TALLY_VIEW_USER_TIMELINE "tl"     /* PostgreSQL timeline of the event that gave `v` */
+#define TALLY_VIEW_USER_DELETED "deleted" /* 1, or absent; only v, tl, deleted, flagged remain */
+#define TALLY_VIEW_USER_FLAGGED "flagged" /* 1, or absent: the answer says degraded */
+
+/* Fields of a partition's position. Its absence means that the partition is lost, or never was. */
+#define TALLY_VIEW_POSITION_EPOCH "epoch"           /* bumped by every writer but the projector */
+#define TALLY_VIEW_POSITION_OFFSET "offset"         /* next Kafka offset to apply */
+#define TALLY_VIEW_POSITION_UNTIL "until"           /* complete once offset >= until */
+#define TALLY_VIEW_POSITION_CLUSTER "cluster"       /* Kafka cluster id */
+#define TALLY_VIEW_POSITION_PARTITIONS "partitions" /* of the topic the model was built from */
+#define TALLY_VIEW_POSITION_EVENT_AT "event_at_ms"  /* time of the last applied event */
+#define TALLY_VIEW_POSITION_FRESH_AT "fresh_at_ms"  /* when nothing of Kafka was missing, last */
+
+/* Fields of a partition's totals. */
+#define TALLY_VIEW_TOTALS_USERS "users"
+#define TALLY_VIEW_TOTALS_POSTS "posts"
+#define TALLY_VIEW_TOTALS_COMMENTS "comments"
+
+/* Days that a key of active users is kept, counted from its last write. */
+#define TALLY_VIEW_ACTIVE_DAYS 40
+
+/* Each writes a terminated key and returns its length. `generation` > 0, `partition` >= 0,
+ * `user_id` > 0; `day` is what tally_clock_format_day() writes. Any thread. */
+size_t tally_view_user_key(char key[TALLY_VIEW_KEY_BYTES], int64_t generation, int32_t partition,
+                           int64_t user_id);
+size_t tally_view_position_key(char key[TALLY_VIEW_KEY_BYTES], int64_t generation,
+                               int32_t partition);
+size_t tally_view_totals_key(char key[TALLY_VIEW_KEY_BYTES], int64_t generation, int32_t partition);
+size_t tally_view_active_key(char key[TALLY_VIEW_KEY_BYTES], int64_t generation, int32_t partition,
+                             const char day[TALLY_DAY_BYTES]);
+
+/* What a user's key names. */
+struct tally_view_user_name {
+    int64_t generation;
+    int32_t partition;
+    int64_t user_id;
+};
+
+/* Reads `length` bytes exactly as tally_view_user_key() writes them; false for anything else. */
+bool tally_view_user_key_parse(const char *key, size_t length, struct tally_view_user_name *name);
+
+#endif

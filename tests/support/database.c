@@ -1,0 +1,86 @@
+#include "database.h"
+
+#include "store/migrate.h"
+
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* $TALLY_PG_DSN with another database name, as conninfo text. */
+static void dsn_of(const char *name, char *dsn, size_t bytes)
+{
+    const char *base = getenv("TALLY_PG_DSN");
+    cr_assert_not_null(base, "TALLY_PG_DSN is not set: run ./tests/run integration");
+    char *failure = NULL;
+    PQconninfoOption *options = PQconninfoParse(base, &failure);
+    cr_assert_not_null(options, "TALLY_PG_DSN: %s", failure);
+    size_t length = 0;
+    for (const PQconninfoOption *option = options; option->keyword != NULL; option++) {
+        const char *value = strcmp(option->keyword, "dbname") == 0 ? name : option->val;
+        if (value != NULL && value[0] != '\0')
+            length +=
+                (size_t)snprintf(dsn + length, bytes - length, "%s='%s' ", option->keyword, value);
+        cr_assert_lt(length, bytes);
+    }
+    PQconninfoFree(options);
+}
+
+void test_database_run(PGconn *connection, const char *sql)
+{
+    PGresult *result = PQexec(connection, sql);
+    ExecStatusType status = PQresultStatus(result);
+    cr_assert(status == PGRES_COMMAND_OK || status == PGRES_TUPLES_OK, "%s: %s", sql,
+              PQerrorMessage(connection));
+    PQclear(result);
+}
+
+long long test_database_number(PGconn *connection, const char *sql)
+{
+    PGresult *result = PQexec(connection, sql);
+    cr_assert_eq(PQresultStatus(result), PGRES_TUPLES_OK, "%s: %s", sql,
+                 PQerrorMessage(connection));
+    cr_assert_eq(PQntuples(result) > 0 && !PQgetisnull(result, 0, 0), 1, "%s: no row", sql);
+    long long number = strtoll(PQgetvalue(result, 0, 0), NULL, 10);
+    PQclear(result);
+    return number;
+}
+
+static void administer(const char *sql)
+{
+    const char *base = getenv("TALLY_PG_DSN");
+    cr_assert_not_null(base, "TALLY_PG_DSN is not set: run ./tests/run integration");
+    PGconn *connection = PQconnectdb(base);
+    cr_assert_eq(PQstatus(connection), CONNECTION_OK, "%s", PQerrorMessage(connection));
+    test_database_run(connection, sql);
+    PQfinish(connection);
+}
+
+void test_database_create(struct test_database *database)
+{
+    char sql[256];
+    (void)snprintf(database->name, sizeof database->name, "tally_test_%d_%u", (int)getpid(),
+                   (unsigned)rand() % 1000000U);
+    (void)snprintf(sql, sizeof sql, "create database %s", database->name);
+    administer(sql);
+    dsn_of(database->name, database->dsn, sizeof database->dsn);
+    database->connection = PQconnectdb(database->dsn);
+    cr_assert_eq(PQstatus(database->connection), CONNECTION_OK, "%s",
+                 PQerrorMessage(database->connection));
+    struct tally_error error = {0};
+    const struct tally_migrate_options options = {.wait_ms = 10000};
+    size_t applied = 0;
+    cr_assert_eq(
+        tally_migrate(database->connection, tally_migrations(), &options, &applied, &error),
+        TALLY_OK, "%s", error.text);
+}
+
+void test_database_drop(struct test_database *database)
+{
+    char sql[256];
+    PQfinish(database->connection);
+    database->connection = NULL;
+    (void)snprintf(sql, sizeof sql, "drop database if exists %s with (force)", database->name);
+    administer(sql);
+}

@@ -1,0 +1,25 @@
+/*
+ * Database: a fresh, migrated PostgreSQL database for one integration test.
+ */
+#ifndef TALLY_TESTS_DATABASE_H
+#define TALLY_TESTS_DATABASE_H
+
+#include <libpq-fe.h>
+
+struct test_database {
+    char name[64];
+    char dsn[1024];
+    PGconn *connection; /* of the test itself */
+};
+
+/* Creates it on the server of $TALLY_PG_DSN and applies every migration; fails the test otherwise.
+ */
+void test_database_create(struct test_database *database);
+/* Drops it, whoever is still connected. */
+void test_database_drop(struct test_database *database);
+/* Runs statements that must succeed. */
+void test_database_run(PGconn *connection, const char *sql);
+/* The first column of the first row as a number; fails the test where there is none. */
+long long test_database_number(PGconn *connection, const char *sql);
+
+#endif
