@@ -30,8 +30,8 @@ enum tally_status tally_http_resolve(const char *text, bool passive,
     struct addrinfo *found = NULL;
     int code = getaddrinfo(host_length > 0 ? host : NULL, colon + 1, &hints, &found);
     if (code != 0)
-        return tally_fail(error, code == EAI_SERVICE ? TALLY_INVALID : TALLY_UNAVAILABLE,
-                          "%s: %s", text, gai_strerror(code));
+        return tally_fail(error, code == EAI_SERVICE ? TALLY_INVALID : TALLY_UNAVAILABLE, "%s: %s",
+                          text, gai_strerror(code));
     memcpy(address, found->ai_addr, found->ai_addrlen);
     *length = found->ai_addrlen;
     freeaddrinfo(found);

@@ -110,8 +110,8 @@ static bool append_answer(struct tally_http_exchange *exchange, int http_status,
 {
     struct tally_buffer *output = &exchange->connection->output;
     size_t before = output->length;
-    bool head_only = exchange->request.method != NULL &&
-                     strcmp(exchange->request.method->name, "HEAD") == 0;
+    bool head_only =
+        exchange->request.method != NULL && strcmp(exchange->request.method->name, "HEAD") == 0;
     append_head(exchange, http_status, content);
     if (has_body(http_status) && !head_only && content->length > 0)
         tally_buffer_append(output, content->body, content->length);
@@ -153,11 +153,10 @@ void tally_http_answer(struct tally_http_exchange *exchange, int http_status,
     if (server->draining || !exchange->request.keep_alive)
         connection->close_after = true;
     if (exchange->headers.failed || length > server->options.answer_bytes ||
-        (content_type != NULL &&
-         !tally_http_is_field_value(content_type, strlen(content_type)))) {
+        (content_type != NULL && !tally_http_is_field_value(content_type, strlen(content_type)))) {
         tally_buffer_clear(&exchange->headers);
-        content = (struct content){"application/problem+json", unfit_answer,
-                                   sizeof unfit_answer - 1};
+        content =
+            (struct content){"application/problem+json", unfit_answer, sizeof unfit_answer - 1};
         http_status = 500;
     }
     bool appended = append_answer(exchange, http_status, &content);

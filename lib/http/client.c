@@ -93,6 +93,7 @@ static void deliver(struct tally_http_client *client)
     tally_http_client_answered *answered = client->answered;
     client->answered = NULL;
     (void)event_del(&client->timeout);
+    (void)event_del(&client->deferred);
     client->calling = true;
     answered(&client->answer, client->context);
     client->calling = false;
@@ -143,6 +144,8 @@ static int on_headers_complete(llhttp_t *parser)
 static int on_body(llhttp_t *parser, const char *at, size_t length)
 {
     struct tally_buffer *body = &answer_of(parser)->body;
+    if (length >= body->limit - body->length) /* one byte is the terminator's */
+        body->failed = true;
     tally_buffer_append(body, at, length);
     return body->failed ? -1 : 0;
 }
@@ -233,10 +236,12 @@ static void defer_failure(struct tally_http_client *client, enum tally_status st
                           const char *text)
 {
     (void)tally_fail(&client->answer.error, status, "%s", text);
+    disconnect(client);
     event_active(&client->deferred, EV_TIMEOUT, 1);
 }
 
-/* False where the connection broke; what the server may still say is left to on_readable(). */
+/* A connection that breaks here is left to on_readable(): the server may have answered before it
+ * closed. False where no event could be had. */
 static bool flush(struct tally_http_client *client)
 {
     struct tally_buffer *output = &client->output;
@@ -248,7 +253,7 @@ static bool flush(struct tally_http_client *client)
         else if (errno == EAGAIN)
             return event_add(&client->write_event, NULL) == 0;
         else if (errno != EINTR)
-            return false;
+            client->output_sent = output->length;
     }
     return true;
 }
@@ -269,7 +274,7 @@ static void on_writable(evutil_socket_t fd, short what, void *context)
         client->state = CLIENT_OPEN;
     }
     if (!flush(client))
-        fail(client, TALLY_IO, strerror(errno));
+        fail(client, TALLY_NO_MEMORY, "events of the HTTP client");
 }
 
 static void on_timeout(evutil_socket_t fd, short what, void *context)
@@ -301,11 +306,12 @@ static enum tally_status start_connecting(struct tally_http_client *client)
     const int on = 1;
     (void)setsockopt(client->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     client->state = CLIENT_CONNECTING;
-    if (event_assign(&client->read_event, client->base, client->fd, EV_READ | EV_PERSIST,
-                     on_readable, client) != 0 ||
-        event_assign(&client->write_event, client->base, client->fd, EV_WRITE, on_writable,
-                     client) != 0 ||
-        event_add(&client->read_event, NULL) != 0 || event_add(&client->write_event, NULL) != 0)
+    /* Assigned before anything can fail, since disconnect() deletes both. */
+    (void)event_assign(&client->read_event, client->base, client->fd, EV_READ | EV_PERSIST,
+                       on_readable, client);
+    (void)event_assign(&client->write_event, client->base, client->fd, EV_WRITE, on_writable,
+                       client);
+    if (event_add(&client->read_event, NULL) != 0 || event_add(&client->write_event, NULL) != 0)
         return TALLY_NO_MEMORY;
     const struct sockaddr *address = (const struct sockaddr *)&client->address;
     if (connect(client->fd, address, client->address_length) != 0 && errno != EINPROGRESS)
@@ -374,7 +380,7 @@ enum tally_status tally_http_client_send(struct tally_http_client *client,
     client->context = context;
     if (client->state == CLIENT_OPEN) {
         if (!flush(client))
-            defer_failure(client, TALLY_IO, strerror(errno));
+            defer_failure(client, TALLY_NO_MEMORY, "events of the HTTP client");
     } else {
         enum tally_status status = start_connecting(client);
         if (status != TALLY_OK)
@@ -452,8 +458,9 @@ const char *tally_http_client_header(const struct tally_http_client_answer *answ
                                      const char *name)
 {
     const char *at = answer->fields.data;
-    const char *end = at + answer->fields.length;
-    while (at != NULL && at < end) {
+    const char *end = at != NULL ? at + answer->fields.length : NULL;
+    /* A broken answer may end within a field. */
+    while (answer->status == TALLY_OK && at != NULL && at < end) {
         const char *value = at + strlen(at) + 1;
         if (strcasecmp(at, name) == 0)
             return value;

@@ -17,8 +17,8 @@ struct tally_http_client;
 struct tally_http_client_answer;
 
 struct tally_http_client_request {
-    const char *method;  /* "GET", "POST", … */
-    const char *target;  /* path and query, already encoded: "/v1/users?ids=1,2" */
+    const char *method; /* "GET", "POST", … */
+    const char *target; /* path and query, already encoded: "/v1/users?ids=1,2" */
     const char *headers; /* whole lines "Name: value\r\n…", or NULL; Host and Content-Length are the
                             client's */
     const void *body;    /* or NULL */
@@ -26,8 +26,8 @@ struct tally_http_client_request {
     int timeout_ms; /* from the call to the end of the answer; 0: 30000 */
 };
 
-/* Comes exactly once for every request that was started, from the loop. The answer is borrowed for
- * the duration of the call, which may start the next request or free the client. */
+/* Comes exactly once for every request that was started, from the loop. The answer is borrowed
+ * until the call returns, starts the next request or frees the client, all of which it may do. */
 typedef void tally_http_client_answered(const struct tally_http_client_answer *answer,
                                         void *context);
 

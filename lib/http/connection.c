@@ -8,30 +8,10 @@
 #include <unistd.h>
 
 enum {
-    FIRST_INPUT_BYTES = 4096,
-    BODY_READ_BYTES = 16384, /* room for body bytes behind the head */
     KEPT_INPUT_BYTES = 8192, /* a larger buffer goes back when a connection is idle */
     MAX_LINGER_BYTES = 262144,
     FIRST_REQUEST_GRACE_US = 1000000, /* in a drain */
 };
-
-static void set_reading(struct tally_http_connection *connection, bool on)
-{
-    if (connection->reading == on)
-        return;
-    connection->reading = on;
-    if ((on ? event_add(&connection->read_event, NULL) : event_del(&connection->read_event)) != 0)
-        tally_http_connection_close(connection);
-}
-
-static void set_writing(struct tally_http_connection *connection, bool on)
-{
-    if (connection->writing == on)
-        return;
-    connection->writing = on;
-    if ((on ? event_add(&connection->write_event, NULL) : event_del(&connection->write_event)) != 0)
-        tally_http_connection_close(connection);
-}
 
 /* How long a connection may stay in a state, in milliseconds; 0: as long as it likes. WRITING has
  * `write_due_us`, which also runs while later requests are read. */
@@ -79,57 +59,6 @@ void tally_http_connection_close(struct tally_http_connection *connection)
     tally_http_server_closed(connection->server, connection);
 }
 
-/* Sends what waits. False where some of it still does, or the connection closed. */
-static bool flush(struct tally_http_connection *connection)
-{
-    struct tally_buffer *output = &connection->output;
-    while (connection->output_sent < output->length) {
-        ssize_t sent = send(connection->fd, output->data + connection->output_sent,
-                            output->length - connection->output_sent, MSG_NOSIGNAL);
-        if (sent >= 0) {
-            connection->output_sent += (size_t)sent;
-            continue;
-        }
-        if (errno == EINTR)
-            continue;
-        if (errno != EAGAIN) {
-            tally_http_connection_close(connection);
-            return false;
-        }
-        if (connection->write_due_us == 0)
-            connection->write_due_us =
-                tally_clock_monotonic_us() +
-                (int64_t)connection->server->options.write_timeout_ms * 1000;
-        set_writing(connection, true);
-        return false;
-    }
-    connection->output_sent = 0;
-    connection->write_due_us = 0;
-    if (output->capacity > TALLY_HTTP_GATHER_BYTES)
-        tally_buffer_release(output);
-    else
-        tally_buffer_clear(output);
-    set_writing(connection, false);
-    return connection->state != TALLY_HTTP_CLOSED;
-}
-
-static bool output_waits(const struct tally_http_connection *connection)
-{
-    return connection->output.length > 0;
-}
-
-static bool grow_input(struct tally_http_input *input, size_t capacity)
-{
-    if (input->capacity >= capacity)
-        return true;
-    char *data = realloc(input->data, capacity);
-    if (data == NULL)
-        return false;
-    input->data = data;
-    input->capacity = capacity;
-    return true;
-}
-
 /* Answers for the layer, whatever the state, and ends the connection where the request's own
  * keep-alive does not allow more. */
 static void answer_status(struct tally_http_connection *connection, enum tally_status status,
@@ -151,13 +80,14 @@ static void reject(struct tally_http_connection *connection, enum tally_status s
 }
 
 /*
- * Steps: each does what its state can do now. True: go on with the (perhaps new) state; false: wait.
+ * Steps: each does what its state can do now. True: go on with the (perhaps new) state; false:
+ * wait.
  */
 
 /* True where all output is gone; else no request is begun until it is. */
 static bool flush_or_wait(struct tally_http_connection *connection)
 {
-    if (!output_waits(connection) || flush(connection))
+    if (!tally_http_output_waits(connection) || tally_http_flush(connection))
         return true;
     if (connection->state != TALLY_HTTP_CLOSED)
         move_to(connection, TALLY_HTTP_WRITING, 0);
@@ -169,11 +99,12 @@ static bool wait_for_head(struct tally_http_connection *connection)
 {
     if (!flush_or_wait(connection))
         return false;
-    if (connection->peer_finished) {
+    struct tally_http_input *input = &connection->input;
+    bool drained = connection->server->draining && connection->requests > 0 && input->length == 0;
+    if (connection->peer_finished || drained) {
         tally_http_connection_close(connection);
         return false;
     }
-    struct tally_http_input *input = &connection->input;
     if (input->length == 0 && input->capacity > KEPT_INPUT_BYTES) {
         free(input->data);
         *input = (struct tally_http_input){0};
@@ -209,7 +140,8 @@ static void begin_request(struct tally_http_connection *connection)
         return;
     }
     connection->chunk_scan = (struct tally_http_chunk_scan){0};
-    if (!grow_input(&connection->input, connection->input.head_length + BODY_READ_BYTES)) {
+    if (!tally_http_grow_input(&connection->input,
+                               connection->input.head_length + TALLY_HTTP_BODY_READ_BYTES)) {
         reject(connection, TALLY_NO_MEMORY, NULL);
         return;
     }
@@ -245,7 +177,7 @@ static bool step_reading_head(struct tally_http_connection *connection)
 static bool step_reading_body(struct tally_http_connection *connection)
 {
     const char *why = NULL;
-    enum tally_status status = tally_http_request_read_body(connection, &why);
+    enum tally_status status = tally_http_parse_body(connection, &why);
     if (status != TALLY_OK) {
         reject(connection, status, why);
         return true;
@@ -254,7 +186,8 @@ static bool step_reading_body(struct tally_http_connection *connection)
         move_to(connection, TALLY_HTTP_HANDLING, 0);
         return true;
     }
-    if (output_waits(connection) && !flush(connection) && connection->state == TALLY_HTTP_CLOSED)
+    if (tally_http_output_waits(connection) && !tally_http_flush(connection) &&
+        connection->state == TALLY_HTTP_CLOSED)
         return false;
     if (connection->peer_finished)
         tally_http_connection_close(connection);
@@ -292,14 +225,14 @@ static bool step_handling(struct tally_http_connection *connection)
         return true;
     }
     /* Earlier answers must not wait for this one. */
-    if (output_waits(connection))
-        (void)flush(connection);
+    if (tally_http_output_waits(connection))
+        (void)tally_http_flush(connection);
     return false;
 }
 
 static bool step_writing(struct tally_http_connection *connection)
 {
-    if (output_waits(connection) && !flush(connection))
+    if (tally_http_output_waits(connection) && !tally_http_flush(connection))
         return false;
     int64_t now_us = tally_clock_monotonic_us();
     if (!connection->close_after) {
@@ -333,22 +266,15 @@ static bool step_closed(struct tally_http_connection *connection)
     return false;
 }
 
-static bool wants_bytes(enum tally_http_state state)
-{
-    static const bool reads[] = {
-#define X(name, reads) [TALLY_HTTP_##name] = reads,
-        TALLY_HTTP_STATES(X)
-#undef X
-    };
-    return reads[state];
-}
-
 void tally_http_connection_advance(struct tally_http_connection *connection)
 {
     static bool (*const steps[])(struct tally_http_connection *) = {
-        [TALLY_HTTP_READING_HEAD] = step_reading_head, [TALLY_HTTP_READING_BODY] = step_reading_body,
-        [TALLY_HTTP_HANDLING] = step_handling,         [TALLY_HTTP_WRITING] = step_writing,
-        [TALLY_HTTP_LINGERING] = step_lingering,       [TALLY_HTTP_CLOSED] = step_closed,
+        [TALLY_HTTP_READING_HEAD] = step_reading_head,
+        [TALLY_HTTP_READING_BODY] = step_reading_body,
+        [TALLY_HTTP_HANDLING] = step_handling,
+        [TALLY_HTTP_WRITING] = step_writing,
+        [TALLY_HTTP_LINGERING] = step_lingering,
+        [TALLY_HTTP_CLOSED] = step_closed,
     };
     if (connection->advancing)
         return;
@@ -356,55 +282,24 @@ void tally_http_connection_advance(struct tally_http_connection *connection)
     while (steps[connection->state](connection))
         ;
     connection->advancing = false;
-    if (wants_bytes(connection->state) && !connection->peer_finished)
-        set_reading(connection, true);
+    if (tally_http_wants_bytes(connection->state) && !connection->peer_finished)
+        tally_http_set_reading(connection, true);
 }
 
 /*
  * Events.
  */
 
-/* Makes room and reads once. False where there is nothing to look at. */
-static bool receive(struct tally_http_connection *connection)
+/* Reads once; the first byte of a request starts its clock. False where nothing came. */
+static bool take_bytes(struct tally_http_connection *connection)
 {
-    struct tally_http_input *input = &connection->input;
-    const struct tally_http_server_options *options = &connection->server->options;
-    bool may_grow = wants_bytes(connection->state);
-    size_t capacity = input->capacity;
-    if (may_grow && input->length == input->capacity) {
-        capacity = capacity > 0 ? capacity * 2 : FIRST_INPUT_BYTES;
-        size_t limit = options->head_bytes + BODY_READ_BYTES;
-        if (capacity > limit)
-            capacity = limit;
-    }
-    if (!grow_input(input, capacity)) {
-        tally_http_connection_close(connection);
+    bool idle = connection->state == TALLY_HTTP_READING_HEAD && connection->input.length == 0;
+    if (!tally_http_receive(connection))
         return false;
+    if (idle && connection->input.length > 0) {
+        connection->exchange.received_us = tally_clock_monotonic_us();
+        move_to(connection, TALLY_HTTP_READING_HEAD, connection->exchange.received_us);
     }
-    if (input->length == input->capacity) {
-        set_reading(connection, false);
-        return false;
-    }
-    ssize_t got = recv(connection->fd, input->data + input->length, input->capacity - input->length,
-                       MSG_DONTWAIT);
-    if (got < 0) {
-        if (errno != EAGAIN && errno != EINTR)
-            tally_http_connection_close(connection);
-        return false;
-    }
-    if (got == 0) {
-        connection->peer_finished = true;
-        set_reading(connection, false);
-        return true;
-    }
-    if (connection->state == TALLY_HTTP_READING_HEAD && input->length == 0) {
-        input->length = (size_t)got;
-        int64_t now_us = tally_clock_monotonic_us();
-        connection->exchange.received_us = now_us;
-        move_to(connection, TALLY_HTTP_READING_HEAD, now_us);
-        return true;
-    }
-    input->length += (size_t)got;
     return true;
 }
 
@@ -413,7 +308,7 @@ static void on_readable(evutil_socket_t fd, short what, void *context)
     (void)fd;
     (void)what;
     struct tally_http_connection *connection = context;
-    if (receive(connection))
+    if (take_bytes(connection))
         tally_http_connection_advance(connection);
 }
 
@@ -425,7 +320,7 @@ static void on_writable(evutil_socket_t fd, short what, void *context)
     if (connection->state == TALLY_HTTP_WRITING)
         tally_http_connection_advance(connection);
     else
-        (void)flush(connection);
+        (void)tally_http_flush(connection);
 }
 
 /* A client that does not read is cut with a reset, so that the kernel drops its data at once. */
@@ -458,7 +353,7 @@ void tally_http_connection_drain(struct tally_http_connection *connection, int64
     if (connection->state != TALLY_HTTP_READING_HEAD)
         return;
     /* A request may have arrived since the last look; it is answered, not lost. */
-    if (receive(connection))
+    if (take_bytes(connection))
         tally_http_connection_advance(connection);
     if (connection->state != TALLY_HTTP_READING_HEAD || connection->input.length > 0)
         return;
@@ -494,8 +389,8 @@ struct tally_http_connection *tally_http_connection_new(struct tally_http_server
     move_to(connection, TALLY_HTTP_READING_HEAD, now_us);
     if (event_assign(&connection->read_event, server->base, fd, EV_READ | EV_PERSIST, on_readable,
                      connection) != 0 ||
-        event_assign(&connection->write_event, server->base, fd, EV_WRITE | EV_PERSIST,
-                     on_writable, connection) != 0 ||
+        event_assign(&connection->write_event, server->base, fd, EV_WRITE | EV_PERSIST, on_writable,
+                     connection) != 0 ||
         event_add(&connection->read_event, NULL) != 0) {
         (void)close(fd);
         free(connection);

@@ -10,7 +10,8 @@
  * 204 with Allow to OPTIONS, HEAD through the GET route, 408 deadlines, 413 body, 415 media type,
  * 417 expectations, 431 head, 503 too many connections, 505 versions.
  * Request targets: origin-form; absolute-form where its authority equals Host; `*` for OPTIONS.
- * Chunk extensions are ignored up to 1 KiB a request, trailer fields are refused, Upgrade is ignored.
+ * Chunk extensions are ignored up to 1 KiB a request, trailer fields are refused, Upgrade is
+ * ignored.
  */
 #ifndef TALLY_HTTP_HTTP_H
 #define TALLY_HTTP_HTTP_H
@@ -46,19 +47,19 @@ typedef void tally_http_observer(const struct tally_http_exchange *exchange, int
 
 /* Zero means the default in brackets. */
 struct tally_http_server_options {
-    const char *listen;      /* "127.0.0.1:8080", "[::1]:0"; port 0 takes a free one */
-    bool reuse_port;         /* SO_REUSEPORT: several servers share the address */
-    int backlog;             /* connections waiting for accept [1024] */
-    size_t max_connections;  /* [10000]; those beyond it get 503 or wait in the backlog */
-    size_t head_bytes;       /* request line and headers, at most 65536 [16384] → 431 */
-    size_t body_bytes;       /* [65536] → 413 */
-    size_t answer_bytes;     /* one answer with its head [16 MiB]; a larger one becomes a 500 */
-    size_t arena_bytes;      /* what handlers may take from tally_http_arena() [1 MiB] */
-    int head_timeout_ms;     /* from the first byte of a request to the end of its head [10000] */
-    int body_timeout_ms;     /* from the end of the head to the end of the body [30000] */
-    int idle_timeout_ms;     /* without a request [60000] */
-    int write_timeout_ms;    /* for a client to take an answer [30000] */
-    int linger_timeout_ms;   /* from the last answer to the close [2000] */
+    const char *listen;     /* "127.0.0.1:8080", "[::1]:0"; port 0 takes a free one */
+    bool reuse_port;        /* SO_REUSEPORT: several servers share the address */
+    int backlog;            /* connections waiting for accept [1024] */
+    size_t max_connections; /* [10000]; those beyond it get 503 or wait in the backlog */
+    size_t head_bytes;      /* request line and headers, at most 65536 [16384] → 431 */
+    size_t body_bytes;      /* [65536] → 413 */
+    size_t answer_bytes;    /* one answer with its head [16 MiB]; a larger one becomes a 500 */
+    size_t arena_bytes;     /* what handlers may take from tally_http_arena() [1 MiB] */
+    int head_timeout_ms;    /* from the first byte of a request to the end of its head [10000] */
+    int body_timeout_ms;    /* from the end of the head to the end of the body [30000] */
+    int idle_timeout_ms;    /* without a request [60000] */
+    int write_timeout_ms;   /* for a client to take an answer [30000] */
+    int linger_timeout_ms;  /* from the last answer to the close [2000] */
     tally_http_observer *on_done; /* or NULL */
     void *observer_context;
 };
@@ -88,8 +89,8 @@ void tally_http_server_drain(struct tally_http_server *server, int deadline_ms,
                              tally_http_drained *done, void *context);
 
 /* Closes everything at once; a drain that is under way does not call back any more. Unanswered
- * exchanges are freed with it: nobody may answer them afterwards. Not from inside a handler,
- * observer or drained callback. NULL inside is fine. */
+ * exchanges are freed with it: nobody may answer them afterwards. Not from inside a handler or
+ * observer; the drained callback may. NULL inside is fine. */
 void tally_http_server_free(struct tally_http_server **server);
 
 /*

@@ -1,6 +1,7 @@
 /*
- * What the files of this folder share about servers, connections and exchanges; nobody else includes
- * it. A server owns its connections; a connection owns the one exchange it may have at a time.
+ * What the files of this folder share about servers, connections and exchanges; nobody else
+ * includes it. A server owns its connections; a connection owns the one exchange it may have at a
+ * time.
  */
 #ifndef TALLY_HTTP_INTERNAL_H
 #define TALLY_HTTP_INTERNAL_H
@@ -20,16 +21,18 @@ enum {
     TALLY_HTTP_DATE_BYTES = 30,
     /* Answers to pipelined requests gather up to this before they are written. */
     TALLY_HTTP_GATHER_BYTES = 65536,
+    /* Room for body bytes behind the head. */
+    TALLY_HTTP_BODY_READ_BYTES = 16384,
 };
 
 /* X(name, reads): the states of a connection; `reads`: it wants bytes from the client. */
-#define TALLY_HTTP_STATES(X)                                                                       \
-    X(READING_HEAD, true)  /* idle while no byte of a request is there */                          \
-    X(READING_BODY, true)  /* the head is accepted */                                              \
-    X(HANDLING, false)     /* the request is with its handler */                                   \
-    X(WRITING, false)      /* answers wait for the client to take them */                          \
-    X(LINGERING, true)     /* the last answer is out; reads and forgets until the client closes */ \
-    X(CLOSED, false)       /* no socket any more; freed when no answer is due */
+#define TALLY_HTTP_STATES(X)                                                                      \
+    X(READING_HEAD, true) /* idle while no byte of a request is there */                          \
+    X(READING_BODY, true) /* the head is accepted */                                              \
+    X(HANDLING, false)    /* the request is with its handler */                                   \
+    X(WRITING, false)     /* answers wait for the client to take them */                          \
+    X(LINGERING, true)    /* the last answer is out; reads and forgets until the client closes */ \
+    X(CLOSED, false)      /* no socket any more; freed when no answer is due */
 
 enum tally_http_state {
 #define X(name, reads) TALLY_HTTP_##name,
@@ -157,16 +160,30 @@ void tally_http_connection_expire(struct tally_http_connection *connection, int6
 /* Part of a drain: reads what is there, then closes or bounds the connection. */
 void tally_http_connection_drain(struct tally_http_connection *connection, int64_t now_us);
 
+/* transfer.c */
+bool tally_http_wants_bytes(enum tally_http_state state);
+void tally_http_set_reading(struct tally_http_connection *connection, bool on);
+bool tally_http_output_waits(const struct tally_http_connection *connection);
+/* Sends what waits. False where some of it still does, or the connection closed. */
+bool tally_http_flush(struct tally_http_connection *connection);
+bool tally_http_grow_input(struct tally_http_input *input, size_t capacity);
+/* Makes room and reads once. False where there is nothing to look at. */
+bool tally_http_receive(struct tally_http_connection *connection);
+
+/* parser.c */
+/* llhttp over the complete head; fills the request's fields and target. */
+enum tally_status tally_http_parse_head(struct tally_http_connection *connection,
+                                        const char **why) TALLY_MUST_CHECK;
+/* Takes body bytes from the input; a whole body is terminated and the request `complete`. */
+enum tally_status tally_http_parse_body(struct tally_http_connection *connection,
+                                        const char **why) TALLY_MUST_CHECK;
+
 /* request.c */
-extern const llhttp_settings_t tally_http_request_settings;
-void tally_http_parser_init(struct tally_http_connection *connection);
-/* Parses and judges a complete head; OK, or what to answer and why. Where it says METHOD_NOT_ALLOWED
- * or EXPECTATION_FAILED the head is sound; `*options` is set where OPTIONS is to be answered. */
-enum tally_status tally_http_request_accept(struct tally_http_connection *connection,
-                                            bool *options, const char **why) TALLY_MUST_CHECK;
-/* Takes body bytes from the input. */
-enum tally_status tally_http_request_read_body(struct tally_http_connection *connection,
-                                               const char **why) TALLY_MUST_CHECK;
+/* Parses and judges a complete head; OK, or what to answer and why. Where it says
+ * METHOD_NOT_ALLOWED or EXPECTATION_FAILED the head is sound; `*options` is set where OPTIONS is to
+ * be answered. */
+enum tally_status tally_http_request_accept(struct tally_http_connection *connection, bool *options,
+                                            const char **why) TALLY_MUST_CHECK;
 
 /* exchange.c */
 void tally_http_exchange_begin(struct tally_http_exchange *exchange, int64_t received_us);

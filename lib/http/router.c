@@ -8,8 +8,8 @@
 enum { BIT_GET = 1, BIT_HEAD = 2, BIT_OPTIONS = 4 };
 
 static const struct tally_http_method methods[] = {
-    {"GET", BIT_GET}, {"HEAD", BIT_HEAD}, {"POST", 8},    {"PUT", 16},
-    {"PATCH", 32},    {"DELETE", 64},     {"OPTIONS", BIT_OPTIONS},
+    {"GET", BIT_GET}, {"HEAD", BIT_HEAD},       {"POST", 8}, {"PUT", 16}, {"PATCH", 32},
+    {"DELETE", 64},   {"OPTIONS", BIT_OPTIONS},
 };
 enum { METHOD_COUNT = sizeof methods / sizeof methods[0] };
 
@@ -183,19 +183,18 @@ static bool fits(const struct tally_http_compiled_route *route, const char *text
         return false;
     for (size_t i = 0; i < route->segment_count; i++) {
         struct tally_http_piece piece = target->segments[i];
-        if (route->segments[i].parameter ? piece.length == 0
-                                         : piece.length != route->segments[i].length ||
-                                               memcmp(text + piece.offset, route->segments[i].text,
-                                                      piece.length) != 0)
+        if (route->segments[i].parameter
+                ? piece.length == 0
+                : piece.length != route->segments[i].length ||
+                      memcmp(text + piece.offset, route->segments[i].text, piece.length) != 0)
             return false;
     }
     return true;
 }
 
-const struct tally_http_compiled_route *
-tally_http_router_find(const struct tally_http_router *router,
-                       const struct tally_http_method *method, const char *text,
-                       const struct tally_http_target *target, unsigned *allowed)
+const struct tally_http_compiled_route *tally_http_router_find(
+    const struct tally_http_router *router, const struct tally_http_method *method,
+    const char *text, const struct tally_http_target *target, unsigned *allowed)
 {
     unsigned wanted = method->bit == BIT_HEAD ? BIT_GET : method->bit;
     *allowed = 0;

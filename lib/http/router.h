@@ -64,10 +64,9 @@ enum tally_status tally_http_router_new(const struct tally_http_route *routes, s
 void tally_http_router_free(struct tally_http_router **router);
 /* `text` is what the target was parsed from. NULL where no row fits; `*allowed` then holds the bits
  * of the methods that have a row for this path, 0: there is nothing here. HEAD finds GET's row. */
-const struct tally_http_compiled_route *
-tally_http_router_find(const struct tally_http_router *router,
-                       const struct tally_http_method *method, const char *text,
-                       const struct tally_http_target *target, unsigned *allowed);
+const struct tally_http_compiled_route *tally_http_router_find(
+    const struct tally_http_router *router, const struct tally_http_method *method,
+    const char *text, const struct tally_http_target *target, unsigned *allowed);
 /* The bits of every method in the table. */
 unsigned tally_http_router_methods(const struct tally_http_router *router);
 /* "GET, HEAD, OPTIONS" for the Allow header; HEAD goes with GET, OPTIONS with any. */

@@ -117,8 +117,8 @@ enum tally_status tally_http_head_scan(struct tally_http_head_scan *scan, const 
         if (byte != '\n')
             continue;
         bool ends = false;
-        enum tally_status status = check_line(scan, bytes + scan->line_start,
-                                              i - 1 - scan->line_start, &ends, why);
+        enum tally_status status =
+            check_line(scan, bytes + scan->line_start, i - 1 - scan->line_start, &ends, why);
         if (status != TALLY_OK)
             return status;
         scan->line_start = i + 1;
@@ -186,8 +186,7 @@ static enum tally_status extension_byte(struct tally_http_chunk_scan *scan, char
 }
 
 /* The states that wait for one certain byte. */
-static enum tally_status fixed_byte(struct tally_http_chunk_scan *scan, char byte,
-                                    const char **why)
+static enum tally_status fixed_byte(struct tally_http_chunk_scan *scan, char byte, const char **why)
 {
     static const struct {
         char byte;

@@ -84,8 +84,8 @@ static void retry_later(struct tally_http_server *server)
 /* Is this failure the waiting connection's own, so that the next one may be taken? */
 static bool connection_failure(int code)
 {
-    static const int codes[] = {EINTR,      ECONNABORTED, EPROTO,       ENETDOWN,   ENOPROTOOPT,
-                                EHOSTDOWN,  ENONET,       EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH};
+    static const int codes[] = {EINTR,     ECONNABORTED, EPROTO,       ENETDOWN,   ENOPROTOOPT,
+                                EHOSTDOWN, ENONET,       EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH};
     for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++) {
         if (code == codes[i])
             return true;
@@ -188,8 +188,7 @@ void tally_http_server_settled(struct tally_http_server *server,
 static bool drain_ends(const struct tally_http_server *server)
 {
     return server->draining && server->drained != NULL && server->open_count == 0 &&
-           (server->pending_count == 0 ||
-            tally_clock_monotonic_us() >= server->drain_deadline_us);
+           (server->pending_count == 0 || tally_clock_monotonic_us() >= server->drain_deadline_us);
 }
 
 /* Runs after the callbacks of a turn, when nobody holds a closed connection any more. */
@@ -200,8 +199,7 @@ static void on_reap(evutil_socket_t fd, short what, void *context)
     struct tally_http_server *server = context;
     struct tally_http_connection *connection;
     struct tally_http_connection *next;
-    DL_FOREACH_SAFE(server->closed, connection, next)
-    {
+    DL_FOREACH_SAFE (server->closed, connection, next) {
         if (!connection->exchange.answered || connection->advancing)
             continue;
         DL_DELETE(server->closed, connection);
@@ -223,8 +221,7 @@ static void on_sweep(evutil_socket_t fd, short what, void *context)
     struct tally_http_connection *next;
     int64_t now_us = tally_clock_monotonic_us();
     bool cut = server->draining && now_us >= server->drain_deadline_us;
-    DL_FOREACH_SAFE(server->open, connection, next)
-    {
+    DL_FOREACH_SAFE (server->open, connection, next) {
         if (cut)
             tally_http_connection_close(connection);
         else
@@ -272,7 +269,7 @@ void tally_http_server_drain(struct tally_http_server *server, int deadline_ms,
     close_listener(server);
     struct tally_http_connection *connection;
     struct tally_http_connection *next;
-    DL_FOREACH_SAFE(server->open, connection, next)
+    DL_FOREACH_SAFE (server->open, connection, next)
         tally_http_connection_drain(connection, now_us);
     (void)start_sweep(server, deadline_ms > 0 && deadline_ms < 200 ? deadline_ms : 200);
     schedule_reap(server);
@@ -292,17 +289,16 @@ static enum tally_status listen_on(struct tally_http_server *server, struct tall
         return status;
     server->fd = socket(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     const int on = 1;
-    if (server->fd < 0 ||
-        setsockopt(server->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0 ||
+    if (server->fd < 0 || setsockopt(server->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0 ||
         (server->options.reuse_port &&
          setsockopt(server->fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) != 0) ||
         bind(server->fd, (const struct sockaddr *)&address, length) != 0 ||
         listen(server->fd, server->options.backlog) != 0 ||
         getsockname(server->fd, (struct sockaddr *)&address, &length) != 0)
         return tally_fail(error, TALLY_IO, "listen on %s: %s", listen_text, strerror(errno));
-    server->port = ntohs(address.ss_family == AF_INET6
-                             ? ((struct sockaddr_in6 *)&address)->sin6_port
-                             : ((struct sockaddr_in *)&address)->sin_port);
+    server->port =
+        ntohs(address.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&address)->sin6_port
+                                            : ((struct sockaddr_in *)&address)->sin_port);
     return TALLY_OK;
 }
 
@@ -371,9 +367,9 @@ void tally_http_server_free(struct tally_http_server **server_pointer)
         return;
     struct tally_http_connection *connection;
     struct tally_http_connection *next;
-    DL_FOREACH_SAFE(server->open, connection, next)
+    DL_FOREACH_SAFE (server->open, connection, next)
         tally_http_connection_close(connection);
-    DL_FOREACH_SAFE(server->closed, connection, next)
+    DL_FOREACH_SAFE (server->closed, connection, next)
         tally_http_connection_free(connection);
     delete_event(&server->accept_event);
     delete_event(&server->accept_retry);

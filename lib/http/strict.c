@@ -12,16 +12,14 @@ enum {
 
 #define ALNUM (TOKEN | TARGET | HOST)
 static const unsigned char classes[256] = {
-    ['0' ... '9'] = ALNUM, ['A' ... 'Z'] = ALNUM, ['a' ... 'z'] = ALNUM,
-    ['-'] = ALNUM,         ['.'] = ALNUM,         ['_'] = ALNUM,
-    ['~'] = ALNUM,         ['!'] = TOKEN | TARGET, ['$'] = TOKEN | TARGET,
-    ['&'] = TOKEN | TARGET, ['\''] = TOKEN | TARGET, ['*'] = TOKEN | TARGET,
-    ['+'] = TOKEN | TARGET, ['%'] = TOKEN | TARGET, ['#'] = TOKEN,
-    ['^'] = TOKEN,         ['`'] = TOKEN,         ['|'] = TOKEN,
-    ['('] = TARGET,        [')'] = TARGET,        [','] = TARGET,
-    [';'] = TARGET,        ['='] = TARGET,        [':'] = TARGET,
-    ['@'] = TARGET,        ['/'] = TARGET,        ['?'] = TARGET,
-    ['['] = TARGET,        [']'] = TARGET,
+    ['0' ... '9'] = ALNUM,  ['A' ... 'Z'] = ALNUM,  ['a' ... 'z'] = ALNUM,   ['-'] = ALNUM,
+    ['.'] = ALNUM,          ['_'] = ALNUM,          ['~'] = ALNUM,           ['!'] = TOKEN | TARGET,
+    ['$'] = TOKEN | TARGET, ['&'] = TOKEN | TARGET, ['\''] = TOKEN | TARGET, ['*'] = TOKEN | TARGET,
+    ['+'] = TOKEN | TARGET, ['%'] = TOKEN | TARGET, ['#'] = TOKEN,           ['^'] = TOKEN,
+    ['`'] = TOKEN,          ['|'] = TOKEN,          ['('] = TARGET,          [')'] = TARGET,
+    [','] = TARGET,         [';'] = TARGET,         ['='] = TARGET,          [':'] = TARGET,
+    ['@'] = TARGET,         ['/'] = TARGET,         ['?'] = TARGET,          ['['] = TARGET,
+    [']'] = TARGET,
 };
 #undef ALNUM
 

@@ -14,7 +14,8 @@
 
 /* RFC 9110 section 5.6.2: one or more tchar. */
 bool tally_http_is_token(const char *text, size_t length);
-/* A field value without CR, LF, NUL and other controls; blanks and bytes above 0x7f may be in it. */
+/* A field value without CR, LF, NUL and other controls; blanks and bytes above 0x7f may be in it.
+ */
 bool tally_http_is_field_value(const char *text, size_t length);
 /* Well-formed UTF-8 (RFC 3629) without NUL. */
 bool tally_http_is_utf8(const char *text, size_t length);
@@ -59,10 +60,10 @@ struct tally_http_head_scan {
     bool skipped;      /* that empty line was there (RFC 9112 section 2.2) */
     int minor;         /* once the request line is complete */
 };
-/* `bytes` from the start of the request; `limit` bounds the head. OK with `*head_length` 0 where the
- * head is not complete, else its bytes up to and with the empty line. INVALID: a bare CR or LF, NUL
- * or another control, a folded line, whitespace before a colon, a field name that is no token, a
- * bad request line; UNKNOWN_VERSION; HEAD_TOO_LARGE. */
+/* `bytes` from the start of the request; `limit` bounds the head. OK with `*head_length` 0 where
+ * the head is not complete, else its bytes up to and with the empty line. INVALID: a bare CR or LF,
+ * NUL or another control, a folded line, whitespace before a colon, a field name that is no token,
+ * a bad request line; UNKNOWN_VERSION; HEAD_TOO_LARGE. */
 enum tally_status tally_http_head_scan(struct tally_http_head_scan *scan, const char *bytes,
                                        size_t length, size_t limit, size_t *head_length,
                                        const char **why) TALLY_MUST_CHECK;
@@ -78,7 +79,8 @@ struct tally_http_chunk_scan {
 };
 /* Checks the next bytes and says in `*used` how many of them belong to the body: all, or up to its
  * end, when `done` is set. INVALID: a bare CR or LF, a size that is not 1–15 hexadecimal digits,
- * more than 1 KiB of extensions, any trailer field. BODY_TOO_LARGE: sizes add up to over `limit`. */
+ * more than 1 KiB of extensions, any trailer field. BODY_TOO_LARGE: sizes add up to over `limit`.
+ */
 enum tally_status tally_http_chunk_scan(struct tally_http_chunk_scan *scan, const char *bytes,
                                         size_t length, uint64_t limit, size_t *used,
                                         const char **why) TALLY_MUST_CHECK;

@@ -10,6 +10,7 @@ struct tally_producer {
     rd_kafka_queue_t *queue; /* of the callbacks; held while it notifies */
     tally_producer_delivered *on_delivered;
     void *context;
+    tally_producer_logged *on_log;
 };
 
 static void on_report(rd_kafka_t *handle, const rd_kafka_message_t *message, void *opaque)
@@ -19,6 +20,13 @@ static void on_report(rd_kafka_t *handle, const rd_kafka_message_t *message, voi
     producer->on_delivered(producer->context, (uintptr_t)message->_private,
                            message->err == RD_KAFKA_RESP_ERR_NO_ERROR ? TALLY_OK : TALLY_IO,
                            rd_kafka_err2str(message->err));
+}
+
+static void on_log(const rd_kafka_t *handle, int level, const char *facility, const char *text)
+{
+    (void)facility;
+    const struct tally_producer *producer = rd_kafka_opaque(handle);
+    producer->on_log(level, text);
 }
 
 static enum tally_status configure(rd_kafka_conf_t *conf,
@@ -70,11 +78,13 @@ enum tally_status tally_producer_new(const struct tally_producer_options *option
     }
     made->on_delivered = options->on_delivered;
     made->context = options->context;
+    made->on_log = options->on_log;
     status = configure(conf, options, error);
     if (status != TALLY_OK)
         goto conf;
     rd_kafka_conf_set_opaque(conf, made);
     rd_kafka_conf_set_dr_msg_cb(conf, on_report);
+    rd_kafka_conf_set_log_cb(conf, on_log);
     made->handle = rd_kafka_new(RD_KAFKA_PRODUCER, conf, reason, sizeof reason);
     if (made->handle == NULL) {
         status = tally_fail(error, TALLY_CONFIG, "librdkafka: %s", reason);

@@ -25,6 +25,9 @@ struct tally_producer_header {
 typedef void tally_producer_delivered(void *context, uintptr_t tag, enum tally_status status,
                                       const char *reason);
 
+/* What librdkafka has to say of its connections, with its syslog level; any thread. */
+typedef void tally_producer_logged(int level, const char *text);
+
 struct tally_producer_options {
     const char *brokers;     /* "host:port,…" */
     const char *topic;       /* that every message goes to */
@@ -32,6 +35,7 @@ struct tally_producer_options {
     int64_t queue_messages;  /* bound of what waits for acknowledgement */
     tally_producer_delivered *on_delivered;
     void *context;
+    tally_producer_logged *on_log;
 };
 
 struct tally_producer_message {

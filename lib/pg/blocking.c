@@ -32,9 +32,8 @@ enum tally_status tally_pg_exec(PGconn *connection, const char *sql, int count,
                                 const char *const *values, ExecStatusType expected,
                                 PGresult **result, struct tally_error *error)
 {
-    PGresult *made = count == 0
-                         ? PQexec(connection, sql)
-                         : PQexecParams(connection, sql, count, NULL, values, NULL, NULL, 0);
+    PGresult *made = count == 0 ? PQexec(connection, sql)
+                                : PQexecParams(connection, sql, count, NULL, values, NULL, NULL, 0);
     enum tally_status status = TALLY_OK;
     ExecStatusType kind = PQresultStatus(made);
     if (made == NULL || PQstatus(connection) == CONNECTION_BAD)

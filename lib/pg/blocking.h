@@ -16,13 +16,12 @@
  * PQfinish(). UNAVAILABLE: no server answered, or it refused; CONFIG: `dsn` cannot be read. The
  * text never repeats the DSN, which may hold a password. */
 enum tally_status tally_pg_connect(const char *dsn, const char *application_name,
-                                   PGconn **connection,
-                                   struct tally_error *error) TALLY_MUST_CHECK;
+                                   PGconn **connection, struct tally_error *error) TALLY_MUST_CHECK;
 
 /* Runs one statement with `count` text parameters (`values[i]` may be NULL for SQL NULL; `values`
  * may be NULL where count is 0) and expects `expected` (PGRES_COMMAND_OK or PGRES_TUPLES_OK).
- * `*result` is the caller's, who frees it by PQclear(); `result` may be NULL. With count 0 `sql` may
- * hold several statements, which then are one transaction unless they say otherwise.
+ * `*result` is the caller's, who frees it by PQclear(); `result` may be NULL. With count 0 `sql`
+ * may hold several statements, which then are one transaction unless they say otherwise.
  * UNAVAILABLE: the connection is lost (PQstatus() says CONNECTION_BAD) or the server was short of
  * something for now, see tally_pg_classify(); INTERNAL: any other SQLSTATE; PROTOCOL: a result of
  * another kind. The text holds the SQLSTATE and the primary message. */

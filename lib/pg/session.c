@@ -19,8 +19,8 @@ enum tally_status tally_pg_parameters_fill(struct tally_pg_parameters *parameter
                                            const char *application_name, struct tally_error *error)
 {
     static const char *const defaults[][2] = {
-        {"client_encoding", "UTF8"}, {"connect_timeout", "5"},     {"keepalives", "1"},
-        {"keepalives_idle", "5"},    {"keepalives_interval", "5"}, {"keepalives_count", "2"},
+        {"client_encoding", "UTF8"},   {"connect_timeout", "5"},     {"keepalives", "1"},
+        {"keepalives_idle", "5"},      {"keepalives_interval", "5"}, {"keepalives_count", "2"},
         {"tcp_user_timeout", "15000"},
     };
     enum { DEFAULTS = sizeof defaults / sizeof defaults[0] };
@@ -56,6 +56,7 @@ size_t tally_pg_setup_sql(int64_t statement_timeout_ms, char sql[TALLY_PG_SETUP_
     int length = snprintf(sql, TALLY_PG_SETUP_BYTES,
                           "SELECT set_config('synchronous_commit', 'on', false),"
                           " set_config('timezone', 'UTC', false),"
+                          " set_config('default_transaction_isolation', 'read committed', false),"
                           " set_config('statement_timeout', '%lld', false)",
                           (long long)statement_timeout_ms);
     return (size_t)length;

@@ -139,9 +139,10 @@ static void watch_deadline(struct tally_redis_async *async, int64_t deadline_us)
 }
 
 /* Sends whether or not the connection is open: the greeting comes before it is. */
-static enum tally_status send(struct tally_redis_async *async, const char *command, size_t length,
-                              int64_t deadline_us, tally_redis_answered *answered, void *context,
-                              struct tally_error *error)
+static enum tally_status queue_command(struct tally_redis_async *async, const char *command,
+                                       size_t length, int64_t deadline_us,
+                                       tally_redis_answered *answered, void *context,
+                                       struct tally_error *error)
 {
     struct pending *pending = calloc(1, sizeof *pending);
     if (pending == NULL)
@@ -196,8 +197,8 @@ static void on_heartbeat(void *argument)
     if (async->pendings != NULL || now_us - async->heard_us < HEARTBEAT_US)
         return;
     enum tally_status status =
-        send(async, ping, sizeof ping - 1, now_us + async->options.timeout_ms * 1000,
-             on_heartbeat_answered, async, NULL);
+        queue_command(async, ping, sizeof ping - 1, now_us + async->options.timeout_ms * 1000,
+                      on_heartbeat_answered, async, NULL);
     (void)status; /* a failure is no news: the next heartbeat tries again */
 }
 
@@ -240,7 +241,8 @@ static enum tally_status greet(struct tally_redis_async *async, struct tally_err
         if (named)
             tally_redis_part_text(&command, async->url.user);
         tally_redis_part_text(&command, async->url.password);
-        status = send(async, command.data, command.length, deadline_us, on_greeted, async, error);
+        status = queue_command(async, command.data, command.length, deadline_us, on_greeted, async,
+                               error);
     }
     if (status == TALLY_OK && async->url.database != 0) {
         tally_buffer_clear(&command);
@@ -249,13 +251,15 @@ static enum tally_status greet(struct tally_redis_async *async, struct tally_err
         char number[16];
         (void)snprintf(number, sizeof number, "%d", async->url.database);
         tally_redis_part_text(&command, number);
-        status = send(async, command.data, command.length, deadline_us, on_greeted, async, error);
+        status = queue_command(async, command.data, command.length, deadline_us, on_greeted, async,
+                               error);
     }
     if (status == TALLY_OK) {
         tally_buffer_clear(&command);
         tally_redis_command(&command, 1);
         tally_redis_part_text(&command, "PING");
-        status = send(async, command.data, command.length, deadline_us, on_pong, async, error);
+        status =
+            queue_command(async, command.data, command.length, deadline_us, on_pong, async, error);
     }
     tally_buffer_release(&command);
     return status;
@@ -396,5 +400,5 @@ enum tally_status tally_redis_async_send(struct tally_redis_async *async, const 
     if (!async->open)
         return tally_fail(error, TALLY_UNAVAILABLE, "Redis: %s", async->reason);
     async->counts.commands++;
-    return send(async, command, length, deadline_us, answered, context, error);
+    return queue_command(async, command, length, deadline_us, answered, context, error);
 }

@@ -37,14 +37,16 @@ enum column {
     "timeline, traceparent"
 
 /* The planner may not know yet how few rows a poll finds; a scan of the whole partition instead of
- * its index would make each poll as long as the day's events. */
+ * its index would make each poll as long as the day's events. The cost that a forbidden scan is
+ * given would start the JIT compiler, which takes longer than every statement here. */
 static const char session_sql[] = "set enable_seqscan = off; set enable_bitmapscan = off;"
+                                  "set jit = off;"
                                   "set synchronous_commit = off;";
 
 static const char identity_sql[] = "select system_identifier::text from pg_control_system()";
 
 static const char elect_sql[] =
-    "update relay_position set epoch = epoch + 1"
+    "update relay_position set epoch = epoch + 1 where only_row"
     " returning epoch, system_identifier::text, snapshot::text, target::text, reached_seq";
 
 /* Transaction numbers of another cluster mean nothing in this one: stamped anew, every kept event
@@ -79,7 +81,7 @@ static const char piece_sql[] =
 
 static const char save_sql[] =
     "update relay_position set snapshot = $1::pg_snapshot, target = $2::pg_snapshot,"
-    " reached_seq = $3::bigint, saved_at = clock_timestamp() where epoch = $4::bigint";
+    " reached_seq = $3::bigint, saved_at = clock_timestamp() where only_row and epoch = $4::bigint";
 
 void tally_relay_position_clear(struct tally_relay_position *position)
 {

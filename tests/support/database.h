@@ -8,7 +8,7 @@
 
 struct test_database {
     char name[64];
-    char dsn[1024];
+    char dsn[512];
     PGconn *connection; /* of the test itself */
 };
 

@@ -23,6 +23,15 @@ servers_environment() {
     printf 'TALLY_KAFKA_BROKERS=127.0.0.1:%s\n' "${PORT[kafka]}"
 }
 
+# What tallyctl and a service started by hand want to know beside the servers.
+addresses_environment() {
+    printf 'TALLY_COMMAND_LISTEN=127.0.0.1:%s\n' "${PORT[command]}"
+    printf 'TALLY_QUERY_LISTEN=127.0.0.1:%s\n' "${PORT[query]}"
+    printf 'TALLY_COMMAND_ADMIN=127.0.0.1:%s\n' "${PORT[command_admin]}"
+    printf 'TALLY_QUERY_ADMIN=127.0.0.1:%s\n' "${PORT[query_admin]}"
+    printf 'TALLY_PROJECTOR_ADMIN=127.0.0.1:%s\n' "${PORT[projector_admin]}"
+}
+
 services_environment() {
     printf 'TALLY_COMMAND_URL=http://127.0.0.1:%s\n' "${PORT[command]}"
     printf 'TALLY_QUERY_URL=http://127.0.0.1:%s\n' "${PORT[query]}"
@@ -96,7 +105,7 @@ service_start() {
 
 tallyctl() { # tallyctl ARGUMENT…: against this stack's servers
     local -a settings
-    mapfile -t settings < <(servers_environment)
+    mapfile -t settings < <(servers_environment && addresses_environment)
     env "${settings[@]}" "$ROOT/build/release/bin/tallyctl" "$@"
 }
 

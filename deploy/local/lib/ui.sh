@@ -75,7 +75,8 @@ fail() {
 }
 
 # run_step LABEL LOG ADVICE COMMAND…: runs a long command with its output in LOG. The command gets a session of
-# its own, so that an interrupt ends all of it (step_abort) and not half.
+# its own, so that an interrupt ends all of it (step_abort) and not half; should we be killed, it must not go on
+# writing where the next start writes.
 run_step() {
     local label=$1 log=$2 advice=$3
     shift 3
@@ -83,7 +84,7 @@ run_step() {
     : >"$log"
     (
         release_held_descriptors
-        exec setsid "$@"
+        exec setsid setpriv --pdeathsig KILL -- "$@"
     ) </dev/null >>"$log" 2>&1 &
     UI_STEP_PID=$!
     while kill -0 "$UI_STEP_PID" 2>/dev/null; do

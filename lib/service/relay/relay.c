@@ -44,6 +44,12 @@ static void stand_aside(struct tally_relay *relay, int64_t delay_ms)
     }
 }
 
+static void on_kafka_log(int level, const char *text)
+{
+    tally_log(TALLY_LOG_INFO, "relay.kafka_client", TALLY_INTEGER("syslog_level", level),
+              TALLY_TEXT("text", text));
+}
+
 static enum tally_status open_producer(struct tally_relay *relay, struct tally_error *error)
 {
     const struct tally_producer_options options = {
@@ -53,6 +59,7 @@ static enum tally_status open_producer(struct tally_relay *relay, struct tally_e
         .queue_messages = relay->settings->relay_in_flight_events * 2,
         .on_delivered = relay_on_delivered,
         .context = relay,
+        .on_log = on_kafka_log,
     };
     if (relay->producer != NULL)
         return TALLY_OK;

@@ -1,0 +1,177 @@
+#include "service/ctl/verify.h"
+
+#include "core/clock.h"
+#include "service/ctl/output.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { KEY_SAMPLE = 's', KEY_LIMIT = 'l', KEY_GRACE = 'g', PENDING_MOST = 100000, MORE_BYTES = 64 };
+
+struct verify_command {
+    struct tally_ctl *ctl;
+    struct tally_verify_options options;
+    int64_t limit; /* differences to list */
+    int64_t listed;
+    json_t *list; /* with --json */
+    struct tally_progress progress;
+};
+
+static const struct argp_option options[] = {
+    {"sample", KEY_SAMPLE, "N", 0,
+     "Check about N users, picked at random; no ghosts and no totals are looked for", 0},
+    {"limit-differences", KEY_LIMIT, "N", 0, "List at most N differences (default 20); all count",
+     0},
+    {"grace", KEY_GRACE, "SECONDS", 0,
+     "Longest wait for the events of one user to arrive (default 30)", 0},
+    {0}};
+
+static error_t parse(int key, char *argument, struct argp_state *state)
+{
+    struct verify_command *command = state->input;
+    if (key == KEY_SAMPLE)
+        command->options.sample =
+            tally_ctl_integer(state, "sample", argument, 1, TALLY_VERIFY_SAMPLE_MOST);
+    else if (key == KEY_LIMIT)
+        command->limit = tally_ctl_integer(state, "limit-differences", argument, 0, 1000000);
+    else if (key == KEY_GRACE)
+        command->options.grace_ms = tally_ctl_integer(state, "grace", argument, 0, 3600) * 1000;
+    else
+        return ARGP_ERR_UNKNOWN;
+    return 0;
+}
+
+static const struct argp argp = {
+    .options = options,
+    .parser = parse,
+    .doc =
+        "Compares every user in Redis with a recount in PostgreSQL, while writes go on. Equal "
+        "versions must have equal counts and profiles; another version is in flight and is looked "
+        "at again. Keys without a user are looked for, and totals are compared where nothing was "
+        "written meanwhile." TALLY_CTL_EXIT_DOC,
+};
+
+static void list_difference(void *context, const struct tally_verify_difference *difference)
+{
+    struct verify_command *command = context;
+    if (command->listed >= command->limit)
+        return;
+    command->listed++;
+    char user[TALLY_NUMBER_BYTES] = "";
+    if (difference->user_id != 0)
+        (void)snprintf(user, sizeof user, "%" PRId64, difference->user_id);
+    if (command->ctl->json) {
+        (void)json_array_append_new(
+            command->list, json_pack("{s:s?,s:s,s:s,s:s,s:I,s:I}", "user",
+                                     user[0] != '\0' ? user : NULL, "field", difference->field,
+                                     "expected", difference->expected, "found", difference->found,
+                                     "expectedVersion", (json_int_t)difference->expected_version,
+                                     "foundVersion", (json_int_t)difference->found_version));
+        return;
+    }
+    tally_progress_end(&command->progress);
+    if (difference->user_id == 0)
+        (void)printf("%s: expected %s, found %s\n", difference->field, difference->expected,
+                     difference->found);
+    else
+        (void)printf("user %s %s: expected %s, found %s (version %" PRId64 ", in Redis %" PRId64
+                     ")\n",
+                     user, difference->field, difference->expected, difference->found,
+                     difference->expected_version, difference->found_version);
+    (void)fflush(stdout);
+}
+
+static void show_progress(void *context, int64_t checked, int64_t total, size_t pending)
+{
+    struct verify_command *command = context;
+    char more[MORE_BYTES] = "";
+    if (pending > 0)
+        (void)snprintf(more, sizeof more, "%zu in flight", pending);
+    command->progress.total = total;
+    tally_progress_show(&command->progress, checked, more);
+}
+
+static json_t *result_json(const struct verify_command *command,
+                           const struct tally_verify_result *result, double seconds)
+{
+    return json_pack("{s:b,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:i,s:f,s:{s:b,s:s?,s:I,s:I,s:I},s:O}",
+                     "equal", result->differences == 0, "usersChecked", (json_int_t)result->checked,
+                     "usersEqual", (json_int_t)result->equal, "usersInFlightResolved",
+                     (json_int_t)result->resolved, "usersDiffering", (json_int_t)result->differing,
+                     "usersFlagged", (json_int_t)result->flagged, "keysScanned",
+                     (json_int_t)result->keys, "differences", (json_int_t)result->differences,
+                     "generation", (json_int_t)result->generation, "partitions",
+                     (int)result->partitions, "seconds", seconds, "totals", "compared",
+                     result->totals_compared, "reason", result->totals_reason, "users",
+                     (json_int_t)result->users, "posts", (json_int_t)result->posts, "comments",
+                     (json_int_t)result->comments, "listed", command->list);
+}
+
+static void print_result(const struct verify_command *command,
+                         const struct tally_verify_result *result, double seconds)
+{
+    char checked[TALLY_NUMBER_BYTES], equal[TALLY_NUMBER_BYTES], resolved[TALLY_NUMBER_BYTES];
+    char users[TALLY_NUMBER_BYTES], posts[TALLY_NUMBER_BYTES], comments[TALLY_NUMBER_BYTES];
+    char duration[TALLY_DURATION_BYTES];
+    tally_ctl_format_duration(seconds, duration);
+    (void)printf("%s users checked in %s: %s equal (%s of them after being in flight)\n",
+                 tally_ctl_format_number(result->checked, checked), duration,
+                 tally_ctl_format_number(result->equal, equal),
+                 tally_ctl_format_number(result->resolved, resolved));
+    if (result->totals_compared)
+        (void)printf("totals compared: %s users, %s posts, %s comments\n",
+                     tally_ctl_format_number(result->users, users),
+                     tally_ctl_format_number(result->posts, posts),
+                     tally_ctl_format_number(result->comments, comments));
+    else
+        (void)printf("totals not compared: %s\n", result->totals_reason);
+    if (result->flagged > 0)
+        (void)printf("%" PRId64 " equal users are flagged as degraded\n", result->flagged);
+    if (result->differences > command->listed)
+        (void)printf("%" PRId64 " more differences; list more with --limit-differences\n",
+                     result->differences - command->listed);
+    if (result->differences == 0)
+        (void)puts("no difference: the read model equals the recount");
+    else
+        (void)printf("%" PRId64 " difference%s: %" PRId64 " users differ\n", result->differences,
+                     result->differences == 1 ? "" : "s", result->differing);
+}
+
+int tally_ctl_verify(struct tally_ctl *ctl, int argc, char **argv)
+{
+    struct verify_command command = {
+        .ctl = ctl,
+        .options = {.grace_ms = 30000, .pending_most = PENDING_MOST},
+        .limit = 20,
+    };
+    int code = tally_ctl_parse(ctl, &argp, &command, argc, argv);
+    if (code != TALLY_CTL_FINE)
+        return code;
+    const struct tally_settings *settings = &ctl->config.settings;
+    command.options.pg_dsn = settings->pg_dsn;
+    command.options.redis_url = settings->redis_url;
+    command.options.redis_timeout_ms = settings->redis_timeout_ms;
+    command.options.on_difference = list_difference;
+    command.options.on_progress = show_progress;
+    command.options.context = &command;
+    command.list = json_array();
+    struct tally_verify_result result;
+    struct tally_error error;
+    int64_t start_us = tally_clock_monotonic_us();
+    tally_progress_start(&command.progress, "verifying", "users", 0);
+    enum tally_status status = tally_verify_run(&command.options, &result, &error);
+    tally_progress_end(&command.progress);
+    double seconds = (double)(tally_clock_monotonic_us() - start_us) / 1e6;
+    if (status != TALLY_OK) {
+        code = tally_ctl_fail(ctl, &error);
+    } else {
+        code = result.differences == 0 ? TALLY_CTL_FINE : TALLY_CTL_DIFFERENT;
+        if (ctl->json)
+            code = tally_ctl_print_json(ctl, result_json(&command, &result, seconds), code);
+        else
+            print_result(&command, &result, seconds);
+    }
+    json_decref(command.list);
+    return code;
+}

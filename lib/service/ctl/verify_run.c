@@ -1,0 +1,478 @@
+#include "core/clock.h"
+#include "core/random.h"
+#include "pg/blocking.h"
+#include "service/ctl/verify_model.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum {
+    CHUNK = TALLY_RECOUNT_MOST,
+    LOOK_FIRST_MS = 20, /* an event is usually through in a few milliseconds */
+    LOOK_MOST_MS = 1000,
+    SCAN_MOST = 65536, /* keys of one SCAN step: COUNT is a hint, but rehashing bounds it */
+    TOTALS_GRACE_MS = 5000,
+    QUIET_GRACE_MS = 500,
+    TOTALS_PAUSE_MS = 100,
+};
+
+/* A user whose versions differed at the last look. */
+struct pending {
+    int64_t id;
+    int64_t wanted; /* version that the read model must reach */
+    int64_t due_us; /* monotonic; the grace ends */
+};
+
+struct run {
+    const struct tally_verify_options *options;
+    struct tally_verify_result *result;
+    struct tally_error *error;
+    PGconn *connection;
+    struct tally_verify_model model;
+    struct pending *pending; /* of options->pending_most + CHUNK */
+    size_t pending_count;
+    struct tally_backoff backoff;
+    struct tally_random random;
+    int64_t total;                               /* users to check, for the progress */
+    bool summing;                                /* the walk adds up what it counts */
+    struct tally_verify_differences differences; /* of the user at hand */
+};
+
+static void pause_ms(int64_t milliseconds)
+{
+    struct timespec pause = {.tv_sec = milliseconds / 1000,
+                             .tv_nsec = milliseconds % 1000 * 1000000};
+    (void)nanosleep(&pause, NULL);
+}
+
+static void progress(const struct run *run)
+{
+    if (run->options->on_progress != NULL)
+        run->options->on_progress(run->options->context, run->result->checked, run->total,
+                                  run->pending_count);
+}
+
+static void tell(struct run *run, const struct tally_verify_difference *difference)
+{
+    run->result->differences++;
+    if (run->options->on_difference != NULL)
+        run->options->on_difference(run->options->context, difference);
+}
+
+static void settle_different(struct run *run)
+{
+    run->result->differing++;
+    for (size_t i = 0; i < run->differences.count; i++)
+        tell(run, &run->differences.list[i]);
+}
+
+static void settle_equal(struct run *run, const struct tally_verify_found *found)
+{
+    run->result->equal++;
+    run->result->flagged += found->flagged;
+}
+
+static void wait_for(struct run *run, int64_t id, int64_t wanted)
+{
+    run->pending[run->pending_count++] = (struct pending){
+        .id = id,
+        .wanted = wanted,
+        .due_us = tally_clock_monotonic_us() + run->options->grace_ms * 1000,
+    };
+}
+
+/* Compares rows that were just read from PostgreSQL with Redis, which is read now. */
+static enum tally_status first_look(struct run *run, const struct tally_recount_rows *rows)
+{
+    int64_t ids[CHUNK];
+    struct tally_recount_user user;
+    for (int i = 0; i < rows->count; i++) {
+        tally_recount_user(rows, i, &user);
+        ids[i] = user.id;
+    }
+    enum tally_status status =
+        tally_verify_model_read(&run->model, ids, (size_t)rows->count, run->error);
+    for (int i = 0; status == TALLY_OK && i < rows->count; i++) {
+        struct tally_verify_found found;
+        tally_recount_user(rows, i, &user);
+        tally_verify_model_user(&run->model, (size_t)i, &found);
+        run->result->checked++;
+        if (run->summing && !user.deleted) {
+            run->result->users++;
+            run->result->posts += user.posts;
+            run->result->comments += user.comments;
+        }
+        switch (tally_verify_first_look(&user, &found, &run->differences)) {
+        case TALLY_VERIFY_EQUAL:
+            settle_equal(run, &found);
+            break;
+        case TALLY_VERIFY_DIFFERENT:
+            settle_different(run);
+            break;
+        case TALLY_VERIFY_IN_FLIGHT:
+            wait_for(run, user.id, user.version);
+            break;
+        }
+    }
+    return status;
+}
+
+/* Judges one user of a look; true where the user need not be waited for any longer. */
+static bool judge(struct run *run, struct pending *pending, const struct tally_recount_user *user,
+                  const struct tally_verify_found *found)
+{
+    switch (tally_verify_next_look(user, found, pending->wanted, &run->differences)) {
+    case TALLY_VERIFY_EQUAL:
+        settle_equal(run, found);
+        run->result->resolved++;
+        return true;
+    case TALLY_VERIFY_DIFFERENT:
+        settle_different(run);
+        return true;
+    case TALLY_VERIFY_IN_FLIGHT:
+        if (user->deleted)
+            pending->wanted = user->version;
+        return false;
+    }
+    return false;
+}
+
+/* The users of a look that the read model has brought far enough to be judged. */
+struct look {
+    int64_t ids[CHUNK], versions[CHUNK];
+    size_t places[CHUNK]; /* index in the slice of pending */
+    size_t count;
+};
+
+static enum tally_status judge_all(struct run *run, struct pending *slice, const struct look *look,
+                                   bool *settled)
+{
+    if (look->count == 0)
+        return TALLY_OK;
+    struct tally_recount_rows rows;
+    enum tally_status status = tally_recount_at(run->connection, look->ids, look->versions,
+                                                look->count, &rows, run->error);
+    if (status != TALLY_OK)
+        return status;
+    for (int i = 0; i < rows.count; i++) {
+        struct tally_recount_user user;
+        tally_recount_user(&rows, i, &user);
+        for (size_t k = 0; k < look->count; k++) {
+            if (look->ids[k] != user.id)
+                continue;
+            struct tally_verify_found found;
+            tally_verify_model_user(&run->model, look->places[k], &found);
+            settled[look->places[k]] = judge(run, &slice[look->places[k]], &user, &found);
+        }
+    }
+    tally_recount_clear(&rows);
+    return TALLY_OK;
+}
+
+/* Removes the settled and the overdue from the slice [first, first + count); returns how many. */
+static size_t sweep_slice(struct run *run, size_t first, size_t count, const bool *settled)
+{
+    int64_t now_us = tally_clock_monotonic_us();
+    size_t kept = first;
+    for (size_t i = 0; i < count; i++) {
+        const struct pending pending = run->pending[first + i];
+        bool overdue = !settled[i] && now_us >= pending.due_us;
+        if (overdue) {
+            struct tally_verify_found found;
+            tally_verify_model_user(&run->model, i, &found);
+            tally_verify_overdue(pending.id, pending.wanted, &found, &run->differences);
+            settle_different(run);
+        }
+        if (!settled[i] && !overdue)
+            run->pending[kept++] = pending;
+    }
+    size_t removed = first + count - kept;
+    memmove(&run->pending[kept], &run->pending[first + count],
+            (run->pending_count - first - count) * sizeof *run->pending);
+    run->pending_count -= removed;
+    return removed;
+}
+
+/* Looks again at up to CHUNK pending users from `first` on. Redis is read before PostgreSQL. */
+static enum tally_status next_look(struct run *run, size_t first, size_t *removed, size_t *looked)
+{
+    struct pending *slice = &run->pending[first];
+    size_t count = run->pending_count - first < CHUNK ? run->pending_count - first : CHUNK;
+    int64_t ids[CHUNK] = {0};
+    bool settled[CHUNK] = {false};
+    struct look look = {.count = 0};
+    for (size_t i = 0; i < count; i++)
+        ids[i] = slice[i].id;
+    enum tally_status status = tally_verify_model_read(&run->model, ids, count, run->error);
+    for (size_t i = 0; status == TALLY_OK && i < count; i++) {
+        struct tally_verify_found found;
+        tally_verify_model_user(&run->model, i, &found);
+        if (found.version < slice[i].wanted)
+            continue;
+        look.ids[look.count] = slice[i].id;
+        look.versions[look.count] = found.version;
+        look.places[look.count++] = i;
+    }
+    if (status == TALLY_OK)
+        status = judge_all(run, slice, &look, settled);
+    *looked = count;
+    *removed = status == TALLY_OK ? sweep_slice(run, first, count, settled) : 0;
+    return status;
+}
+
+/* One look at all who are pending, after a pause that grows while nothing is settled. */
+static enum tally_status look_again(struct run *run)
+{
+    pause_ms(tally_backoff_next_ms(&run->backoff, &run->random));
+    bool any = false;
+    for (size_t first = 0; first < run->pending_count;) {
+        size_t removed = 0, looked = 0;
+        enum tally_status status = next_look(run, first, &removed, &looked);
+        if (status != TALLY_OK)
+            return status;
+        first += looked - removed;
+        any = any || removed > 0;
+        progress(run);
+    }
+    if (any)
+        run->backoff.attempts = 0;
+    return TALLY_OK;
+}
+
+static enum tally_status drain_pending(struct run *run, size_t down_to)
+{
+    enum tally_status status = TALLY_OK;
+    while (status == TALLY_OK && run->pending_count > down_to)
+        status = look_again(run);
+    return status;
+}
+
+/* After each chunk: bounds who is waited for, by looking again until half of them are settled. */
+static enum tally_status after_chunk(struct run *run)
+{
+    progress(run);
+    if (run->pending_count < run->options->pending_most)
+        return TALLY_OK;
+    return drain_pending(run, run->options->pending_most / 2);
+}
+
+static enum tally_status walk_all(struct run *run)
+{
+    enum tally_status status = TALLY_OK;
+    int64_t last_id = 0;
+    int count = CHUNK;
+    while (status == TALLY_OK && count == CHUNK) {
+        struct tally_recount_rows rows;
+        status = tally_recount_after(run->connection, last_id, CHUNK, &rows, run->error);
+        if (status != TALLY_OK)
+            break;
+        count = rows.count;
+        if (count > 0) {
+            struct tally_recount_user user;
+            tally_recount_user(&rows, count - 1, &user);
+            last_id = user.id;
+            status = first_look(run, &rows);
+        }
+        tally_recount_clear(&rows);
+        if (status == TALLY_OK)
+            status = after_chunk(run);
+    }
+    return status;
+}
+
+static enum tally_status walk_ids(struct run *run, const int64_t *ids, size_t count)
+{
+    static const int64_t no_versions[CHUNK];
+    enum tally_status status = TALLY_OK;
+    for (size_t done = 0; status == TALLY_OK && done < count;) {
+        size_t step = count - done < CHUNK ? count - done : CHUNK;
+        struct tally_recount_rows rows;
+        status =
+            tally_recount_at(run->connection, ids + done, no_versions, step, &rows, run->error);
+        if (status != TALLY_OK)
+            break;
+        status = first_look(run, &rows);
+        tally_recount_clear(&rows);
+        done += step;
+        if (status == TALLY_OK)
+            status = after_chunk(run);
+    }
+    return status;
+}
+
+static enum tally_status walk_sample(struct run *run)
+{
+    size_t most = (size_t)run->options->sample + (size_t)run->options->sample / 4 + CHUNK,
+           count = 0;
+    int64_t *ids = calloc(most, sizeof *ids);
+    if (ids == NULL)
+        return tally_fail(run->error, TALLY_NO_MEMORY, "a sample of %zu users", most);
+    enum tally_status status =
+        tally_recount_sample(run->connection, run->options->sample, ids, most, &count, run->error);
+    run->total = (int64_t)count;
+    if (status == TALLY_OK)
+        status = walk_ids(run, ids, count);
+    free(ids);
+    return status;
+}
+
+static void tell_ghosts(struct run *run, const int64_t *ids, size_t count, const char *why)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct tally_verify_difference difference = {.user_id = ids[i], .field = "ghost"};
+        (void)snprintf(difference.expected, sizeof difference.expected, "(none)");
+        (void)snprintf(difference.found, sizeof difference.found, "%s", why);
+        tell(run, &difference);
+    }
+}
+
+/* A user's row is never removed, and is there before anything of the user can be in Redis: a key
+ * without a row is no event on its way. */
+static enum tally_status find_ghosts(struct run *run, int64_t *ids, int64_t *misplaced)
+{
+    char cursor[TALLY_VERIFY_CURSOR_BYTES] = "0";
+    enum tally_status status = TALLY_OK;
+    do {
+        size_t count = 0, misplaced_count = 0;
+        status = tally_verify_model_scan(&run->model, cursor, ids, SCAN_MOST, &count, misplaced,
+                                         &misplaced_count, run->error);
+        run->result->keys += (int64_t)(count + misplaced_count);
+        tell_ghosts(run, misplaced, misplaced_count, "key in a partition that is not the user's");
+        for (size_t done = 0; status == TALLY_OK && done < count;) {
+            size_t step = count - done < CHUNK ? count - done : CHUNK, absent = 0;
+            status = tally_recount_absent(run->connection, ids + done, step, &absent, run->error);
+            tell_ghosts(run, ids + done, absent, "key of a user that does not exist");
+            done += step;
+        }
+        progress(run);
+    } while (status == TALLY_OK && strcmp(cursor, "0") != 0);
+    return status;
+}
+
+static enum tally_status check_ghosts(struct run *run)
+{
+    int64_t *ids = calloc(2 * (size_t)SCAN_MOST, sizeof *ids);
+    if (ids == NULL)
+        return tally_fail(run->error, TALLY_NO_MEMORY, "the list of keys");
+    enum tally_status status = find_ghosts(run, ids, ids + SCAN_MOST);
+    free(ids);
+    return status;
+}
+
+static void tell_total(struct run *run, const char *field, int64_t expected, int64_t found)
+{
+    if (expected == found)
+        return;
+    struct tally_verify_difference difference = {.field = field};
+    (void)snprintf(difference.expected, sizeof difference.expected, "%" PRId64, expected);
+    (void)snprintf(difference.found, sizeof difference.found, "%" PRId64, found);
+    tell(run, &difference);
+}
+
+static bool totals_equal(const struct run *run, const struct tally_verify_totals *totals)
+{
+    const struct tally_verify_result *result = run->result;
+    return totals->users == result->users && totals->posts == result->posts &&
+           totals->comments == result->comments;
+}
+
+/* Totals have no version, so that two of them can be compared only while nothing changes: where
+ * every event numbered before the walk was committed before it, and none was numbered since, what
+ * the walk added up is the truth. The read model may still be on its way there. */
+static enum tally_status check_totals(struct run *run, const struct tally_recount_state *before)
+{
+    const int64_t due_us = tally_clock_monotonic_us() + TOTALS_GRACE_MS * 1000;
+    for (;;) {
+        struct tally_verify_totals totals;
+        struct tally_recount_state now;
+        enum tally_status status = tally_verify_model_totals(&run->model, &totals, run->error);
+        if (status == TALLY_OK)
+            status = tally_recount_state(run->connection, &now, run->error);
+        if (status != TALLY_OK)
+            return status;
+        run->result->totals_reason =
+            now.last_event != before->last_event ? "writes went on meanwhile"
+            : !before->quiet                     ? "a transaction was open at the start"
+            : before->sweeping || now.sweeping   ? "deletions are being finished"
+                                                 : NULL;
+        if (run->result->totals_reason != NULL)
+            return TALLY_OK;
+        run->result->totals_compared = true;
+        if (totals_equal(run, &totals))
+            return TALLY_OK;
+        if (tally_clock_monotonic_us() >= due_us) {
+            tell_total(run, "total users", run->result->users, totals.users);
+            tell_total(run, "total posts", run->result->posts, totals.posts);
+            tell_total(run, "total comments", run->result->comments, totals.comments);
+            return TALLY_OK;
+        }
+        pause_ms(TOTALS_PAUSE_MS);
+    }
+}
+
+/* Gives the transactions of the last commands a moment to end, so that totals can be compared. */
+static enum tally_status read_state_before(struct run *run, struct tally_recount_state *before)
+{
+    const int64_t due_us = tally_clock_monotonic_us() + QUIET_GRACE_MS * 1000;
+    enum tally_status status = tally_recount_state(run->connection, before, run->error);
+    while (status == TALLY_OK && !before->quiet && tally_clock_monotonic_us() < due_us) {
+        pause_ms(LOOK_FIRST_MS);
+        status = tally_recount_state(run->connection, before, run->error);
+    }
+    return status;
+}
+
+static enum tally_status verify(struct run *run)
+{
+    struct tally_recount_state before;
+    enum tally_status status = read_state_before(run, &before);
+    if (status != TALLY_OK)
+        return status;
+    const bool everything = run->options->sample == 0;
+    run->summing = everything;
+    run->total = before.users;
+    status = everything ? walk_all(run) : walk_sample(run);
+    if (status == TALLY_OK)
+        status = drain_pending(run, 0);
+    if (status == TALLY_OK && everything)
+        status = check_ghosts(run);
+    if (status == TALLY_OK && everything)
+        status = check_totals(run, &before);
+    else
+        run->result->totals_reason = "only a sample was checked";
+    return status;
+}
+
+enum tally_status tally_verify_run(const struct tally_verify_options *options,
+                                   struct tally_verify_result *result, struct tally_error *error)
+{
+    *result = (struct tally_verify_result){0};
+    struct run *run = calloc(1, sizeof *run);
+    if (run == NULL)
+        return tally_fail(error, TALLY_NO_MEMORY, "verify");
+    *run = (struct run){.options = options, .result = result, .error = error};
+    run->backoff = (struct tally_backoff){.first_ms = LOOK_FIRST_MS, .most_ms = LOOK_MOST_MS};
+    tally_random_seed_from_system(&run->random);
+    /* A chunk is taken in before the bound is looked at. */
+    run->pending = calloc(options->pending_most + CHUNK, sizeof *run->pending);
+    enum tally_status status = TALLY_OK;
+    if (run->pending == NULL)
+        status = tally_fail(error, TALLY_NO_MEMORY, "%zu users in flight", options->pending_most);
+    if (status == TALLY_OK)
+        status = tally_pg_connect(options->pg_dsn, "tallyctl verify", &run->connection, error);
+    if (status == TALLY_OK)
+        status = tally_verify_model_open(&run->model, options, error);
+    if (status == TALLY_OK) {
+        result->generation = run->model.generation;
+        result->partitions = run->model.partitions;
+        status = verify(run);
+        tally_verify_model_close(&run->model);
+    }
+    PQfinish(run->connection);
+    free(run->pending);
+    free(run);
+    return status;
+}

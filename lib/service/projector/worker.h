@@ -1,0 +1,106 @@
+/*
+ * Worker: the projector's thread and its parts: Kafka in, Redis out, and what to do when either is
+ * not as expected. Internal to this folder; everything here runs in the worker's thread.
+ */
+#ifndef TALLY_SERVICE_PROJECTOR_WORKER_H
+#define TALLY_SERVICE_PROJECTOR_WORKER_H
+
+#include "core/log.h"
+#include "core/random.h"
+#include "service/projector/dead_letters.h"
+#include "service/projector/projector.h"
+#include "service/projector/report.h"
+#include "service/projector/tip.h"
+
+#include <stdatomic.h>
+
+/* Rounds that may be on their way: one that Redis works on, one that is being folded. */
+#define TALLY_WORKER_ROUNDS 2
+
+struct tally_flight {
+    struct tally_round round;
+    bool sent;          /* replies of its calls are still to come */
+    int64_t started_us; /* monotonic, of its first record */
+};
+
+/* What the worker remembers of a partition beside the model. */
+struct tally_watch {
+    int64_t fresh_at_ms;      /* wall clock for which all of the log was applied, 0: not known */
+    int64_t fresh_written_ms; /* what of it Redis knows */
+    int64_t end_offset;       /* where the log ended when the consumer last met its end; -1 */
+    int64_t end_seen_ms;
+    int64_t progress_us; /* monotonic: something was applied, or nothing was to be */
+    int64_t progress_offset;
+};
+
+struct tally_worker {
+    const struct tally_projector_options *options;
+    struct tally_report *report;
+    struct tally_report_metrics *metrics;
+    atomic_bool *stopping;
+    const atomic_bool *verbose; /* a log line for each event */
+    struct tally_random random;
+
+    struct tally_consumer *consumer;
+    struct tally_topology topology;
+    struct tally_tip *tip;
+    struct tally_dead_letters *letters;
+    int64_t topic_missing_us; /* monotonic, since when; 0: it is there */
+    bool joined;
+
+    struct tally_redis_url url;
+    struct tally_redis *redis; /* NULL: not connected */
+    struct tally_apply_encoder encoder;
+    struct tally_backoff backoff;
+    int64_t retry_us; /* monotonic: no attempt on Redis or at a resync before */
+
+    struct tally_model *model;
+    struct tally_watch *watches; /* owned, one for each partition */
+    int64_t last_generation;     /* highest number seen, so that a new one differs */
+    bool reassign;               /* the assignment does not match the model */
+    struct tally_flight flights[TALLY_WORKER_ROUNDS];
+    size_t current; /* the flight to be filled next; the other one is older */
+    struct tally_round pulse;
+    int64_t pulse_us;   /* monotonic: next heartbeat */
+    int64_t summary_us; /* monotonic: next summary line */
+    int64_t summary_events;
+    struct tally_log_limit anomaly_limit, trouble_limit, redis_limit, letter_limit;
+
+    struct tally_error fatal; /* OK: none; else the thread ends */
+};
+
+/* lifecycle: worker_start.c */
+enum tally_status tally_worker_open(struct tally_worker *worker,
+                                    struct tally_error *error) TALLY_MUST_CHECK;
+void tally_worker_close(struct tally_worker *worker);
+/* Gives the consumer up and joins the group with another one. */
+void tally_worker_replace_consumer(struct tally_worker *worker);
+
+/* Sets the reason to stop; the first one stays. */
+void tally_worker_fail(struct tally_worker *worker, const struct tally_error *error);
+
+/* worker_redis.c: the connection and the way back to a known state. */
+/* Connects where there is no connection and the back-off is over. */
+void tally_worker_connect(struct tally_worker *worker);
+/* Closes the connection: what is in flight is forgotten, every partition lost. */
+void tally_worker_disconnect(struct tally_worker *worker, const struct tally_error *error);
+/* Reads the positions of lost partitions and starts reading from there. Nothing may be in flight,
+ * no round half filled. */
+void tally_worker_resync(struct tally_worker *worker);
+
+/* worker_consume.c: fills the current round from Kafka, waiting up to `timeout_ms` for the first
+ * record. */
+void tally_worker_gather(struct tally_worker *worker, int timeout_ms);
+
+/* worker_apply.c */
+/* Reads unknown users, folds, writes the dead letters, sends. */
+void tally_worker_send(struct tally_worker *worker);
+/* Waits for the replies of the older round that is in flight, or of all. */
+void tally_worker_collect_oldest(struct tally_worker *worker);
+void tally_worker_collect_all(struct tally_worker *worker);
+bool tally_worker_in_flight(const struct tally_worker *worker);
+
+/* worker_pulse.c: twice a second: freshness, lag, stalls, the generation. */
+void tally_worker_pulse(struct tally_worker *worker);
+
+#endif

@@ -1,0 +1,119 @@
+#include "service/projector/worker.h"
+
+#include "core/clock.h"
+
+enum { LOG_INTERVAL_MS = 5000, TOPIC_WAIT_US = 30 * 1000000, TOPOLOGY_MS = 2000 };
+
+static void on_end(struct tally_worker *worker, const struct tally_consumer_event *event)
+{
+    if (event->partition < 0 || event->partition >= worker->model->partition_count)
+        return;
+    worker->watches[event->partition].end_offset = event->offset;
+    worker->watches[event->partition].end_seen_ms = tally_clock_wall_us() / 1000;
+}
+
+/* Another partition count than the read model was built with may be why the group rebalanced. */
+static void check_topology(struct tally_worker *worker)
+{
+    struct tally_topology topology;
+    struct tally_error error;
+    if (tally_consumer_topology(worker->consumer, TOPOLOGY_MS, &topology, &error) != TALLY_OK)
+        return;
+    if (topology.partitions == worker->topology.partitions)
+        return;
+    (void)tally_fail(&error, TALLY_CONFIG,
+                     "the topic has %d partitions now, and the read model was built from %d; "
+                     "`tallyctl rebuild` builds it anew",
+                     topology.partitions, worker->topology.partitions);
+    tally_worker_fail(worker, &error);
+}
+
+static void on_ownership(struct tally_worker *worker)
+{
+    size_t count = 0;
+    const int32_t *owned = tally_consumer_owned(worker->consumer, &count);
+    tally_model_own(worker->model, owned, count);
+    for (int32_t i = 0; i < worker->model->partition_count; i++)
+        tally_tip_watch(worker->tip, i,
+                        worker->model->partitions[i].standing != TALLY_PARTITION_FOREIGN);
+    worker->reassign = true;
+    worker->joined = true;
+    tally_report_say(worker->report, TALLY_REPORT_KAFKA, NULL);
+    tally_log(TALLY_LOG_INFO, "projector.ownership", TALLY_INTEGER("partitions", count));
+    check_topology(worker);
+}
+
+static void on_no_topic(struct tally_worker *worker, const struct tally_error *error)
+{
+    const int64_t now_us = tally_clock_monotonic_us();
+    if (worker->topic_missing_us == 0)
+        worker->topic_missing_us = now_us;
+    tally_report_say(worker->report, TALLY_REPORT_KAFKA, error->text);
+    struct tally_topology topology;
+    struct tally_error cause;
+    const enum tally_status status =
+        tally_consumer_topology(worker->consumer, TOPOLOGY_MS, &topology, &cause);
+    if (status == TALLY_OK) {
+        worker->topic_missing_us = 0;
+        tally_report_say(worker->report, TALLY_REPORT_KAFKA, NULL);
+    } else if (status == TALLY_NOT_FOUND && now_us - worker->topic_missing_us > TOPIC_WAIT_US / 5) {
+        tally_worker_fail(worker, &cause);
+    }
+}
+
+static void on_trouble(struct tally_worker *worker, const struct tally_error *error)
+{
+    int64_t suppressed = 0;
+    worker->trouble = *error;
+    if (tally_log_allow(&worker->trouble_limit, LOG_INTERVAL_MS, &suppressed))
+        tally_log(TALLY_LOG_WARNING, "projector.kafka_trouble", TALLY_TEXT("reason", error->text),
+                  TALLY_INTEGER("suppressed", suppressed));
+}
+
+/* What is no record. False where the round must end here. */
+static bool on_event(struct tally_worker *worker, const struct tally_consumer_event *event)
+{
+    switch (event->kind) {
+    case TALLY_CONSUMED_END:
+        on_end(worker, event);
+        return true;
+    case TALLY_CONSUMED_OWNERSHIP:
+        on_ownership(worker);
+        return false;
+    case TALLY_CONSUMED_LOG_LOST:
+        /* The position is compared with the watermarks again, which finds the cause and its name.
+         */
+        on_trouble(worker, &event->error);
+        if (event->partition >= 0 && event->partition < worker->model->partition_count)
+            tally_model_lose(worker->model, event->partition);
+        return false;
+    case TALLY_CONSUMED_NO_TOPIC:
+        on_no_topic(worker, &event->error);
+        return false;
+    case TALLY_CONSUMED_TROUBLE:
+        on_trouble(worker, &event->error);
+        return true;
+    case TALLY_CONSUMED_FATAL:
+        on_trouble(worker, &event->error);
+        tally_worker_replace_consumer(worker);
+        return false;
+    default:
+        return false;
+    }
+}
+
+void tally_worker_gather(struct tally_worker *worker, int timeout_ms)
+{
+    struct tally_flight *flight = &worker->flights[worker->current];
+    struct tally_round *round = &flight->round;
+    struct tally_consumer_event event;
+    for (int wait_ms = timeout_ms; round->count < round->most; wait_ms = 0) {
+        tally_consumer_poll(worker->consumer, wait_ms, &event);
+        if (event.kind == TALLY_CONSUMED_RECORD) {
+            if (tally_round_take(round, worker->model, &event.record) && round->count == 1)
+                flight->started_us = tally_clock_monotonic_us();
+        } else if (!on_event(worker, &event)) {
+            break;
+        }
+    }
+}

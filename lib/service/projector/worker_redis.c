@@ -1,0 +1,244 @@
+#include "service/projector/worker.h"
+
+#include "core/clock.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { WATERMARK_MS = 3000, LOG_INTERVAL_MS = 5000 };
+
+static void back_off(struct tally_worker *worker, const struct tally_error *error)
+{
+    worker->retry_us = tally_clock_monotonic_us() +
+                       tally_backoff_next_ms(&worker->backoff, &worker->random) * 1000;
+    worker->trouble = *error;
+}
+
+void tally_worker_connect(struct tally_worker *worker)
+{
+    if (worker->redis != NULL || tally_clock_monotonic_us() < worker->retry_us)
+        return;
+    struct tally_error error = {0};
+    struct tally_redis *redis = NULL;
+    enum tally_status status = tally_redis_open(
+        &worker->url, worker->options->settings->redis_timeout_ms, &redis, &error);
+    if (status == TALLY_OK)
+        status = tally_redis_check_server(redis, &error);
+    if (status == TALLY_OK)
+        status = tally_script_load(redis, tally_script_apply, worker->encoder.sha, &error);
+    if (status == TALLY_OK) {
+        worker->redis = redis;
+        worker->retry_us = 0;
+        tally_metric_add(worker->metrics->redis_connects, 1);
+        tally_report_say(worker->report, TALLY_REPORT_REDIS, NULL);
+        tally_log(TALLY_LOG_INFO, "projector.redis_connected",
+                  TALLY_TEXT("host", worker->url.host), TALLY_INTEGER("port", worker->url.port));
+        return;
+    }
+    tally_redis_close(&redis);
+    tally_worker_disconnect(worker, &error);
+    if (status == TALLY_CONFIG)
+        tally_worker_fail(worker, &error);
+}
+
+void tally_worker_disconnect(struct tally_worker *worker, const struct tally_error *error)
+{
+    int64_t suppressed = 0;
+    if (worker->redis != NULL ||
+        tally_log_allow(&worker->redis_limit, LOG_INTERVAL_MS, &suppressed))
+        tally_log(TALLY_LOG_WARNING, "projector.redis_lost", TALLY_TEXT("reason", error->text),
+                  TALLY_INTEGER("suppressed", suppressed));
+    tally_redis_close(&worker->redis);
+    tally_report_say(worker->report, TALLY_REPORT_REDIS, error->text);
+    for (size_t i = 0; i < TALLY_WORKER_ROUNDS; i++) {
+        if (worker->flights[i].sent)
+            tally_round_clear(&worker->flights[i].round);
+        worker->flights[i].sent = false;
+    }
+    tally_model_lose_all(worker->model);
+    /* Nothing is fetched meanwhile, but the consumer is polled on, so that the group keeps it. */
+    struct tally_error ignored;
+    if (worker->consumer != NULL)
+        (void)!tally_consumer_assign(worker->consumer, NULL, 0, &ignored);
+    back_off(worker, error);
+}
+
+/* Begins a read model where there is none, if the log is whole. */
+static enum tally_status begin_generation(struct tally_worker *worker, int64_t *live,
+                                          struct tally_error *error)
+{
+    const int32_t count = worker->topology.partitions;
+    int64_t *lows = calloc(2 * (size_t)count, sizeof *lows);
+    if (lows == NULL)
+        return tally_fail(error, TALLY_NO_MEMORY, "watermarks");
+    int64_t *highs = lows + count;
+    enum tally_status status = TALLY_OK;
+    for (int32_t i = 0; i < count && status == TALLY_OK; i++)
+        status = tally_consumer_watermarks(worker->consumer, i, WATERMARK_MS, &lows[i], &highs[i],
+                                           error);
+    if (status == TALLY_OK)
+        status = tally_log_whole(lows, count, error);
+    const int64_t now = tally_clock_wall_us() / 1000000;
+    const struct tally_generation generation = {
+        .number = now > worker->last_generation ? now : worker->last_generation + 1,
+        .cluster = worker->topology.cluster,
+        .partitions = count,
+        .until = highs,
+    };
+    if (status == TALLY_OK)
+        status = tally_generation_create(worker->redis, &generation, live, error);
+    if (status == TALLY_OK && *live == generation.number)
+        tally_log(TALLY_LOG_WARNING, "projector.generation_begun",
+                  TALLY_INTEGER("generation", *live), TALLY_INTEGER("partitions", count),
+                  TALLY_TEXT("reason", "there was no read model; it is built from the log"));
+    free(lows);
+    return status;
+}
+
+/* Finds the live generation, or begins one. */
+static enum tally_status find_generation(struct tally_worker *worker, struct tally_error *error)
+{
+    int64_t live = 0;
+    enum tally_status status = tally_generation_read(worker->redis, &live, error);
+    if (status == TALLY_OK && live == 0)
+        status = begin_generation(worker, &live, error);
+    if (status != TALLY_OK)
+        return status;
+    if (live == 0) /* flushed in this very moment */
+        return tally_fail(error, TALLY_UNAVAILABLE, "the read model has just been flushed");
+    if (live != worker->model->generation) {
+        tally_model_lose_all(worker->model);
+        worker->model->generation = live;
+        if (live > worker->last_generation)
+            worker->last_generation = live;
+    }
+    return TALLY_OK;
+}
+
+/* A position that is missing means loss, unless the generation itself has just gone. */
+static enum tally_status confirm_missing(struct tally_worker *worker, struct tally_error *error)
+{
+    int64_t live = 0;
+    struct tally_error cause = *error;
+    enum tally_status status = tally_generation_read(worker->redis, &live, error);
+    if (status != TALLY_OK)
+        return status;
+    if (live != worker->model->generation)
+        return tally_fail(error, TALLY_UNAVAILABLE, "the live generation has just changed");
+    *error = cause;
+    return cause.status;
+}
+
+static enum tally_status resume(struct tally_worker *worker, int32_t id,
+                                const struct tally_position *position, struct tally_error *error)
+{
+    struct tally_log log = {
+        .cluster = worker->topology.cluster,
+        .partitions = worker->topology.partitions,
+    };
+    enum tally_status status = tally_consumer_watermarks(worker->consumer, id, WATERMARK_MS,
+                                                         &log.low, &log.high, error);
+    if (status == TALLY_OK)
+        status = tally_position_check(position, id, &log, error);
+    if (status != TALLY_OK)
+        return position->present ? status : confirm_missing(worker, error);
+    tally_partition_resume(&worker->model->partitions[id], position);
+    worker->watches[id] = (struct tally_watch){
+        .end_offset = -1,
+        .progress_us = tally_clock_monotonic_us(),
+        .progress_offset = position->offset,
+    };
+    tally_log(TALLY_LOG_INFO, "projector.partition_resumed", TALLY_INTEGER("partition", id),
+              TALLY_INTEGER("generation", worker->model->generation),
+              TALLY_INTEGER("epoch", position->epoch), TALLY_INTEGER("offset", position->offset),
+              TALLY_INTEGER("behind", log.high - position->offset));
+    return TALLY_OK;
+}
+
+/* The partitions that are not known; their users and those of foreign ones are forgotten. */
+static size_t list_lost(struct tally_worker *worker, int32_t *lost)
+{
+    size_t count = 0;
+    for (int32_t i = 0; i < worker->model->partition_count; i++) {
+        if (worker->model->partitions[i].standing != TALLY_PARTITION_CURRENT)
+            tally_users_drop(worker->model->users, i);
+        if (worker->model->partitions[i].standing == TALLY_PARTITION_LOST)
+            lost[count++] = i;
+    }
+    return count;
+}
+
+static enum tally_status resume_lost(struct tally_worker *worker, struct tally_error *error)
+{
+    const size_t most = (size_t)worker->model->partition_count;
+    enum tally_status status = TALLY_NO_MEMORY;
+    int32_t *lost = calloc(most, sizeof *lost);
+    struct tally_position *positions = calloc(most, sizeof *positions);
+    if (lost == NULL || positions == NULL) {
+        (void)tally_fail(error, TALLY_NO_MEMORY, "positions");
+        goto memory;
+    }
+    const size_t count = list_lost(worker, lost);
+    status = tally_position_read(worker->redis, worker->model->generation, lost, count, positions,
+                                 error);
+    for (size_t i = 0; i < count && status == TALLY_OK; i++)
+        status = resume(worker, lost[i], &positions[i], error);
+memory:
+    free(lost);
+    free(positions);
+    return status;
+}
+
+/* Lets Kafka deliver all current partitions from where they stand. */
+static enum tally_status assign_current(struct tally_worker *worker, struct tally_error *error)
+{
+    struct tally_model *model = worker->model;
+    struct tally_consumer_start *starts =
+        calloc((size_t)model->partition_count, sizeof *starts);
+    if (starts == NULL)
+        return tally_fail(error, TALLY_NO_MEMORY, "assignment");
+    size_t count = 0;
+    for (int32_t i = 0; i < model->partition_count; i++) {
+        if (model->partitions[i].standing != TALLY_PARTITION_CURRENT)
+            continue;
+        model->partitions[i].next = model->partitions[i].folded;
+        starts[count++] = (struct tally_consumer_start){i, model->partitions[i].folded};
+    }
+    enum tally_status status = tally_consumer_assign(worker->consumer, starts, count, error);
+    free(starts);
+    return status;
+}
+
+void tally_worker_resync(struct tally_worker *worker)
+{
+    if (worker->redis == NULL || tally_clock_monotonic_us() < worker->retry_us ||
+        (!worker->reassign && !tally_model_incomplete(worker->model)))
+        return;
+    struct tally_error error = {0};
+    enum tally_status status = TALLY_OK;
+    if (tally_model_incomplete(worker->model)) {
+        tally_metric_add(worker->metrics->resyncs, 1);
+        status = find_generation(worker, &error);
+    }
+    if (status == TALLY_OK)
+        status = resume_lost(worker, &error);
+    if (status == TALLY_OK)
+        status = assign_current(worker, &error);
+    if (status == TALLY_OK) {
+        worker->reassign = false;
+        worker->backoff.attempts = 0;
+        worker->trouble.status = TALLY_OK;
+        return;
+    }
+    if (tally_redis_broken(worker->redis)) {
+        tally_worker_disconnect(worker, &error);
+        return;
+    }
+    int64_t suppressed = 0;
+    if (tally_log_allow(&worker->trouble_limit, LOG_INTERVAL_MS, &suppressed))
+        tally_log(TALLY_LOG_WARNING, "projector.resync_failed", TALLY_TEXT("reason", error.text),
+                  TALLY_INTEGER("suppressed", suppressed));
+    back_off(worker, &error);
+    if (status == TALLY_CONFIG || status == TALLY_PROTOCOL)
+        tally_worker_fail(worker, &error);
+}

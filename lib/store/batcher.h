@@ -1,0 +1,71 @@
+/*
+ * Batcher: carries commands to PostgreSQL, many in one transaction.
+ *
+ * While one batch is in flight, arriving commands gather; the next batch goes out at the end of the
+ * loop turn in which a connection is free. There is no timer: an idle service adds no delay, a busy
+ * one makes larger batches. Everything belongs to the loop's thread.
+ */
+#ifndef TALLY_STORE_BATCHER_H
+#define TALLY_STORE_BATCHER_H
+
+#include "store/command_queue.h"
+
+struct event_base;
+struct tally_batcher;
+
+#define TALLY_BATCHER_CONNECTIONS_MOST 16
+
+/* What happened to a batch, for metrics. */
+struct tally_batch_report {
+    size_t commands;
+    int64_t duration_us; /* from sending to the answer */
+    bool replayed;       /* an SQL error: its commands are now run one by one */
+    bool lost;           /* the session ended under it */
+};
+
+struct tally_batcher_options {
+    const char *dsn; /* borrowed for the batcher's life */
+    size_t connections;
+    struct tally_command_queue_limits limits;
+    int64_t timeout_ms; /* longest wait to be sent, and then for the outcome */
+    /* A batch has been committed; may be NULL. */
+    void (*on_committed)(void *context);
+    void (*on_batch)(const struct tally_batch_report *report, void *context); /* may be NULL */
+    /* A command failed by an SQL error that is not the client's doing, or a session failed; for the
+     * log. May be NULL. */
+    void (*on_failure)(const struct tally_error *error, void *context);
+    void *context;
+};
+
+/* Connects by itself, in the loop. CONFIG: the DSN cannot be read; NO_MEMORY. */
+enum tally_status tally_batcher_new(struct event_base *base,
+                                    const struct tally_batcher_options *options,
+                                    struct tally_batcher **batcher,
+                                    struct tally_error *error) TALLY_MUST_CHECK;
+
+/* Submits a command. `command` and its texts are borrowed until `done`, which comes exactly once
+ * and never from inside this call. Refused at once, without a callback: OVERLOADED; KEY_IN_USE;
+ * UNAVAILABLE while the breaker is open; STOPPING once draining; NO_MEMORY.
+ * Outcomes besides those of apply_commands(): UNAVAILABLE, nothing was done; OUTCOME_UNKNOWN, the
+ * session was lost after sending, and with an Idempotency-Key the client may safely repeat;
+ * INTERNAL, an SQL error, nothing was done. */
+enum tally_status tally_batcher_submit(struct tally_batcher *batcher,
+                                       const struct tally_command *command,
+                                       tally_command_done *done, void *context,
+                                       struct tally_error *error) TALLY_MUST_CHECK;
+
+/* Takes no more commands; `drained` comes once, from the loop, when all have their outcomes. */
+void tally_batcher_drain(struct tally_batcher *batcher, void (*drained)(void *context),
+                         void *context);
+/* Closes at once; commands without outcome get no callback. Not from inside a callback. */
+void tally_batcher_free(struct tally_batcher **batcher);
+
+/* For metrics and readiness. */
+size_t tally_batcher_waiting(const struct tally_batcher *batcher);
+size_t tally_batcher_connections_up(const struct tally_batcher *batcher);
+/* No connection is up and the last attempt to connect failed: commands are refused at once. */
+bool tally_batcher_breaker_open(const struct tally_batcher *batcher);
+/* Why the breaker is open; status OK where it is not. */
+const struct tally_error *tally_batcher_error(const struct tally_batcher *batcher);
+
+#endif

@@ -1,0 +1,99 @@
+"""Reads a topic from outside Tally: the records by kcat, the batches as they lie in the log by the Fetch protocol."""
+import json
+import socket
+import struct
+import subprocess
+from collections import namedtuple
+
+Record = namedtuple("Record", "partition offset key headers value")
+Batch = namedtuple("Batch", "partition codec records bytes")
+
+CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
+
+
+def consume(brokers, topic):
+    """All records of the topic up to its present end, in the order of each partition."""
+    done = subprocess.run(
+        ["kcat", "-b", brokers, "-C", "-t", topic, "-o", "beginning", "-e", "-J", "-q"],
+        capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    records = []
+    for line in done.stdout.splitlines():
+        row = json.loads(line)
+        pairs = row.get("headers") or []
+        names = pairs[0::2]
+        assert len(names) == len(set(names)), f"a header twice: {row}"
+        records.append(Record(row["partition"], row["offset"], row["key"],
+                              dict(zip(names, pairs[1::2])), row["payload"]))
+    return sorted(records, key=lambda record: (record.partition, record.offset))
+
+
+def produce(brokers, topic, key, value, headers=(), partition=-1):
+    """One record; `value` None is a tombstone."""
+    command = ["kcat", "-b", brokers, "-P", "-t", topic, "-p", str(partition), "-k", key]
+    for name, text in headers:
+        command += ["-H", f"{name}={text}"]
+    if value is None:
+        command.append("-Z")
+    done = subprocess.run(command, input=value or "", capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def batches(brokers, topic, partitions):
+    """The record batches of a topic on a single broker, with the compression each is stored in."""
+    host, port = brokers.split(",")[0].rsplit(":", 1)
+    found = []
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        for partition in range(partitions):
+            offset = 0
+            while True:
+                raw, end = _fetch(connection, topic, partition, offset)
+                fresh = [batch for batch in _split(raw, partition) if batch[0] >= offset]
+                found += [batch[2] for batch in fresh]
+                if not fresh or fresh[-1][1] + 1 >= end:
+                    break
+                offset = fresh[-1][1] + 1
+    return found
+
+
+def _fetch(connection, topic, partition, offset):
+    """Fetch version 4 (https://kafka.apache.org/protocol#The_Messages_Fetch), which every broker since 0.11 knows."""
+    name = topic.encode()
+    body = struct.pack(">iiiib", -1, 0, 0, 1 << 24, 0)
+    body += struct.pack(">ih", 1, len(name)) + name
+    body += struct.pack(">iiqi", 1, partition, offset, 1 << 22)
+    client = b"tally-e2e"
+    head = struct.pack(">hhih", 1, 4, 7, len(client)) + client
+    connection.sendall(struct.pack(">i", len(head) + len(body)) + head + body)
+    answer = _exactly(connection, struct.unpack(">i", _exactly(connection, 4))[0])
+    at = 4 + 4 + 4  # correlation, throttle, topics
+    at += 2 + struct.unpack_from(">h", answer, at)[0] + 4  # name, partitions
+    _, error, end, _ = struct.unpack_from(">ihqq", answer, at)
+    assert error == 0, f"fetch of {topic} [{partition}]: error {error}"
+    at += 22
+    aborted = struct.unpack_from(">i", answer, at)[0]
+    at += 4 + 16 * max(aborted, 0)
+    length = struct.unpack_from(">i", answer, at)[0]
+    return answer[at + 4:at + 4 + max(length, 0)], end
+
+
+def _split(raw, partition):
+    """Record batches of version 2; the last one of an answer may be cut off."""
+    at = 0
+    while at + 61 <= len(raw):
+        base, length = struct.unpack_from(">qi", raw, at)
+        if at + 12 + length > len(raw):
+            return
+        attributes, last_delta = struct.unpack_from(">hi", raw, at + 21)
+        records = struct.unpack_from(">i", raw, at + 57)[0]
+        yield base, base + last_delta, Batch(partition, CODECS[attributes & 7], records, 12 + length)
+        at += 12 + length
+
+
+def _exactly(connection, length):
+    data = b""
+    while len(data) < length:
+        part = connection.recv(length - len(data))
+        assert part, "the broker closed the connection"
+        data += part
+    return data

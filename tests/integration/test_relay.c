@@ -1,0 +1,318 @@
+/* Publication: every committed event reaches Kafka, in each user's order, whoever leads. */
+#include "core/clock.h"
+#include "database.h"
+#include "domain/event.h"
+#include "domain/partitioner.h"
+#include "kafka/admin.h"
+#include "service/relay/relay.h"
+#include "store/relay_position.h"
+
+#include <criterion/criterion.h>
+#include <inttypes.h>
+#include <librdkafka/rdkafka.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { PARTITIONS = 4, PATIENCE_S = 60 };
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+static const int64_t BACKLOG_EVENTS = 50000;
+static const int64_t MEMORY_BOUND_KIB = INT64_MAX; /* sanitizers keep shadow memory */
+#else
+static const int64_t BACKLOG_EVENTS = 1000000;
+static const int64_t MEMORY_BOUND_KIB = 256 << 10;
+#endif
+
+static struct test_database database;
+static struct tally_settings settings;
+static struct tally_metrics *metrics;
+
+static const char *brokers(void)
+{
+    const char *text = getenv("TALLY_KAFKA_BROKERS");
+    cr_assert_not_null(text, "TALLY_KAFKA_BROKERS is not set: run ./tests/run integration");
+    return text;
+}
+
+static void create_topic(const char *name)
+{
+    struct tally_error error = {0};
+    struct tally_kafka_admin *admin = NULL;
+    const struct tally_kafka_new_topic topic = {
+        .name = name, .partitions = PARTITIONS, .replication = 1};
+    bool existed = true;
+    cr_assert_eq(tally_kafka_admin_new(brokers(), &admin, &error), TALLY_OK, "%s", error.text);
+    cr_assert_eq(tally_kafka_admin_create(admin, &topic, 20000, &existed, &error), TALLY_OK, "%s",
+                 error.text);
+    cr_assert_not(existed);
+    tally_kafka_admin_free(&admin);
+}
+
+static void create_world(void)
+{
+    srand((unsigned)tally_clock_wall_us() ^ (unsigned)getpid());
+    test_database_create(&database);
+    settings = (struct tally_settings){
+        .relay_batch_events = 2000,
+        .relay_poll_most_ms = 20,
+        .relay_in_flight_events = 50000,
+        .drain_ms = 20000,
+    };
+    (void)snprintf(settings.pg_dsn, sizeof settings.pg_dsn, "%s", database.dsn);
+    (void)snprintf(settings.kafka_brokers, sizeof settings.kafka_brokers, "%s", brokers());
+    (void)snprintf(settings.topic, sizeof settings.topic, "%s", database.name);
+    (void)snprintf(settings.kafka_compression, sizeof settings.kafka_compression, "lz4");
+    create_topic(settings.topic);
+    metrics = tally_metrics_new();
+    cr_assert_not_null(metrics);
+}
+
+static void destroy_world(void)
+{
+    tally_metrics_free(&metrics);
+    test_database_drop(&database);
+}
+
+TestSuite(relay, .init = create_world, .fini = destroy_world, .timeout = 240);
+
+static struct tally_relay *start_relay(void)
+{
+    struct tally_relay *relay = NULL;
+    struct tally_error error = {0};
+    cr_assert_eq(tally_relay_start(&settings, metrics, &relay, &error), TALLY_OK, "%s", error.text);
+    return relay;
+}
+
+static bool is_leading(struct tally_relay *relay)
+{
+    const char *state;
+    char failure[256];
+    tally_relay_state(relay, &state, failure, sizeof failure);
+    return strcmp(state, "leading") == 0;
+}
+
+static void wait_until_leading(struct tally_relay *relay)
+{
+    for (int i = 0; i < PATIENCE_S * 100 && !is_leading(relay); i++)
+        usleep(10000);
+    cr_assert(is_leading(relay));
+}
+
+/* Appends `count` events, versions from `first_version`, round robin over `users` users. */
+static void append_events(int64_t count, int64_t users, int64_t first_version)
+{
+    char sql[512];
+    (void)snprintf(sql, sizeof sql,
+                   "insert into events (user_id, version, type, data, timeline, traceparent)"
+                   " select 1000 + n %% %" PRId64 ", n / %" PRId64 " + %" PRId64 ", 'post.created',"
+                   " '{\"postId\":\"' || n + 1 || '\"}', 1,"
+                   " '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01'"
+                   " from generate_series(0, %" PRId64 " - 1) as n order by n",
+                   users, users, first_version, count);
+    test_database_run(database.connection, sql);
+}
+
+/* Events in the topic. */
+static int64_t count_published(void)
+{
+    struct tally_error error = {0};
+    struct tally_kafka_admin *admin = NULL;
+    int64_t total = 0;
+    cr_assert_eq(tally_kafka_admin_new(brokers(), &admin, &error), TALLY_OK, "%s", error.text);
+    for (int32_t partition = 0; partition < PARTITIONS; partition++) {
+        int64_t low = 0;
+        int64_t high = 0;
+        cr_assert_eq(tally_kafka_admin_watermarks(admin, settings.topic, partition, 10000, &low,
+                                                  &high, &error),
+                     TALLY_OK, "%s", error.text);
+        total += high - low;
+    }
+    tally_kafka_admin_free(&admin);
+    return total;
+}
+
+static void wait_until_published(int64_t expected)
+{
+    int64_t found = 0;
+    for (int i = 0; i < PATIENCE_S * 20; i++) {
+        found = count_published();
+        if (found >= expected)
+            return;
+        usleep(50000);
+    }
+    cr_assert(false, "%" PRId64 " of %" PRId64 " events were published", found, expected);
+}
+
+static rd_kafka_t *open_consumer(void)
+{
+    char reason[256];
+    rd_kafka_conf_t *conf = rd_kafka_conf_new();
+    rd_kafka_conf_set(conf, "bootstrap.servers", brokers(), reason, sizeof reason);
+    rd_kafka_conf_set(conf, "group.id", database.name, reason, sizeof reason);
+    rd_kafka_t *consumer = rd_kafka_new(RD_KAFKA_CONSUMER, conf, reason, sizeof reason);
+    cr_assert_not_null(consumer, "%s", reason);
+    rd_kafka_topic_partition_list_t *all = rd_kafka_topic_partition_list_new(PARTITIONS);
+    for (int32_t partition = 0; partition < PARTITIONS; partition++)
+        rd_kafka_topic_partition_list_add(all, settings.topic, partition)->offset =
+            RD_KAFKA_OFFSET_BEGINNING;
+    cr_assert_eq(rd_kafka_assign(consumer, all), RD_KAFKA_RESP_ERR_NO_ERROR);
+    rd_kafka_topic_partition_list_destroy(all);
+    return consumer;
+}
+
+static void close_consumer(rd_kafka_t *consumer)
+{
+    rd_kafka_consumer_close(consumer);
+    rd_kafka_destroy(consumer);
+}
+
+/* Decodes as the projector does. */
+static struct tally_event decode(const rd_kafka_message_t *message)
+{
+    struct tally_header list[TALLY_EVENT_HEADER_COUNT];
+    rd_kafka_headers_t *headers = NULL;
+    size_t count = 0;
+    cr_assert_eq(rd_kafka_message_headers(message, &headers), RD_KAFKA_RESP_ERR_NO_ERROR);
+    for (; count < TALLY_EVENT_HEADER_COUNT; count++) {
+        const void *value;
+        if (rd_kafka_header_get_all(headers, count, &list[count].name, &value,
+                                    &list[count].length) != RD_KAFKA_RESP_ERR_NO_ERROR)
+            break;
+        list[count].value = value;
+    }
+    struct tally_event event;
+    struct tally_error error = {0};
+    cr_assert_eq(tally_event_decode(&event, message->key, message->key_len, message->payload,
+                                    message->len, list, count, &error),
+                 TALLY_OK, "%s", error.text);
+    return event;
+}
+
+/* Reads `count` messages and checks that each user's versions come in order, without a hole;
+ * a repeat of what came before is allowed. `versions` is by user - 1000. */
+static void check_order(int64_t count, int64_t *versions, int64_t users)
+{
+    rd_kafka_t *consumer = open_consumer();
+    for (int64_t i = 0; i < count;) {
+        rd_kafka_message_t *message = rd_kafka_consumer_poll(consumer, PATIENCE_S * 1000);
+        cr_assert_not_null(message, "no message %" PRId64, i);
+        if (message->err == RD_KAFKA_RESP_ERR_NO_ERROR) {
+            struct tally_event event = decode(message);
+            int64_t *version = &versions[event.user_id - 1000];
+            cr_assert(event.user_id >= 1000 && event.user_id < 1000 + users);
+            cr_assert_eq(message->partition, tally_partition_of(event.user_id, PARTITIONS));
+            cr_assert_leq(event.version, *version + 1, "user %" PRId64, event.user_id);
+            if (event.version == *version + 1)
+                *version = event.version;
+            i++;
+        }
+        rd_kafka_message_destroy(message);
+    }
+    close_consumer(consumer);
+}
+
+static int64_t memory_peak_kib(void)
+{
+    char line[256];
+    long long peak = 0;
+    FILE *status = fopen("/proc/self/status", "r");
+    cr_assert_not_null(status);
+    while (fgets(line, sizeof line, status) != NULL) {
+        if (strncmp(line, "VmHWM:", 6) == 0)
+            peak = strtoll(line + 6, NULL, 10);
+    }
+    fclose(status);
+    return peak;
+}
+
+Test(relay, publishes_what_is_committed_as_cloudevents_in_each_users_order)
+{
+    struct tally_relay *relay = start_relay();
+    wait_until_leading(relay);
+    for (int round = 0; round < 20; round++) {
+        append_events(10, 10, round + 1);
+        tally_relay_wake(relay);
+    }
+    wait_until_published(200);
+    tally_relay_stop(&relay);
+    int64_t versions[10] = {0};
+    check_order(200, versions, 10);
+    for (int user = 0; user < 10; user++)
+        cr_assert_eq(versions[user], 20);
+    cr_assert_eq(count_published(), 200, "nothing is published twice without a crash");
+}
+
+Test(relay, drains_a_large_backlog_in_bounded_memory)
+{
+    append_events(BACKLOG_EVENTS, 1000, 1);
+    int64_t before_kib = memory_peak_kib();
+    struct tally_relay *relay = start_relay();
+    wait_until_published(BACKLOG_EVENTS);
+    int64_t grown_kib = memory_peak_kib() - before_kib;
+    tally_relay_stop(&relay);
+    cr_assert_eq(count_published(), BACKLOG_EVENTS);
+    cr_assert_lt(grown_kib, MEMORY_BOUND_KIB, "the process grew by %" PRId64 " KiB", grown_kib);
+    /* A relay that starts now finds nothing left. */
+    relay = start_relay();
+    wait_until_leading(relay);
+    append_events(1, 1, 1000000);
+    wait_until_published(BACKLOG_EVENTS + 1);
+    cr_assert_eq(count_published(), BACKLOG_EVENTS + 1);
+    tally_relay_stop(&relay);
+}
+
+Test(relay, a_standby_takes_over_and_nothing_is_lost)
+{
+    struct tally_metrics *other_metrics = tally_metrics_new();
+    struct tally_relay *first = start_relay();
+    wait_until_leading(first);
+    struct tally_relay *second = NULL;
+    struct tally_error error = {0};
+    cr_assert_eq(tally_relay_start(&settings, other_metrics, &second, &error), TALLY_OK);
+    append_events(500, 5, 1);
+    wait_until_published(500);
+    cr_assert_not(is_leading(second));
+    /* The leader's session ends behind its back, as when its host dies. */
+    test_database_run(database.connection,
+                      "select pg_terminate_backend(l.pid) from pg_locks l"
+                      " join pg_stat_activity a on a.pid = l.pid"
+                      " where l.locktype = 'advisory' and a.application_name = 'tally-relay'"
+                      " and a.datname = current_database() and l.granted");
+    append_events(500, 5, 101);
+    wait_until_published(1000);
+    int64_t published = count_published();
+    tally_relay_stop(&first);
+    append_events(500, 5, 201);
+    wait_until_published(published + 500);
+    wait_until_leading(second);
+    tally_relay_stop(&second);
+    int64_t versions[5] = {0};
+    check_order(count_published(), versions, 5);
+    for (int user = 0; user < 5; user++)
+        cr_assert_eq(versions[user], 300);
+    tally_metrics_free(&other_metrics);
+}
+
+Test(relay, waits_for_a_kafka_that_is_not_there_and_publishes_when_it_is)
+{
+    char real[TALLY_SETTING_TEXT_BYTES];
+    memcpy(real, settings.kafka_brokers, sizeof real);
+    (void)snprintf(settings.kafka_brokers, sizeof settings.kafka_brokers, "127.0.0.1:1");
+    struct tally_relay *relay = start_relay();
+    append_events(10, 10, 1);
+    const char *state = "";
+    char failure[256] = "";
+    for (int i = 0; i < PATIENCE_S * 100 && strcmp(state, "backing-off") != 0; i++) {
+        tally_relay_state(relay, &state, failure, sizeof failure);
+        usleep(10000);
+    }
+    cr_assert_str_eq(state, "backing-off");
+    cr_assert_not_null(strstr(failure, "Kafka"), "%s", failure);
+    tally_relay_stop(&relay);
+    memcpy(settings.kafka_brokers, real, sizeof real);
+    relay = start_relay();
+    wait_until_published(10);
+    tally_relay_stop(&relay);
+}

@@ -1,0 +1,122 @@
+#!/usr/bin/env bash
+# The suite `deploy`: what an operator installs is well formed, and the programs link only what they may.
+# Environment: SUITE, RESULTS. Needs build/release/bin.
+set -euo pipefail
+cd "$(dirname -- "${BASH_SOURCE[0]}")/../.."
+# shellcheck source=tests/support/check.sh
+. tests/support/check.sh
+
+# These versions build with the Go of Debian 12 (1.19) and with today's.
+KUSTOMIZE=sigs.k8s.io/kustomize/kustomize/v5@v5.0.1
+KUBECONFORM=github.com/yannh/kubeconform/cmd/kubeconform@v0.6.7
+SCHEMAS=kubernetes-validate==1.31.0 KUBERNETES=v1.31.0
+TOOLS=$PWD/.cache/tools
+WORK=$(mktemp -d)
+trap 'rm -rf -- "$WORK"' EXIT
+
+# --- scripts -----------------------------------------------------------------------------------------------
+scripts() {
+    git ls-files -co --exclude-standard | while IFS= read -r file; do
+        [[ -f $file ]] || continue
+        if [[ $file == *.sh ]] || head -c 64 -- "$file" | head -n 1 | tr -d '\0' | grep -qE '^#!.*\b(ba)?sh$'; then
+            printf '%s\n' "$file"
+        fi
+    done
+}
+
+check_scripts() {
+    local script
+    while IFS= read -r script; do
+        check "shellcheck $script" shellcheck -x -P SCRIPTDIR -P . "$script"
+    done < <(scripts)
+}
+
+# --- what the programs link --------------------------------------------------------------------------------
+links_none_of() { # links_none_of PROGRAM LIBRARY…: neither directly nor through a library of ours
+    local program=build/release/bin/$1 needed library
+    shift
+    needed=$(objdump -p "$program" | awk '$1 == "NEEDED" {print $2}')
+    [[ -n $needed ]] || { echo "objdump shows nothing for $program"; return 1; }
+    for library in "$@"; do
+        if grep -q "^$library\." <<<"$needed"; then
+            printf '%s links %s\n' "$program" "$library"
+            return 1
+        fi
+    done
+}
+
+check_links() {
+    check "tally-query links neither PostgreSQL nor Kafka" links_none_of tally-query libpq.so librdkafka.so
+    check "tally-projector does not link PostgreSQL" links_none_of tally-projector libpq.so
+    check "tally-command does not link Redis" links_none_of tally-command libhiredis.so
+}
+
+# --- systemd -----------------------------------------------------------------------------------------------
+verify_unit() { systemd-analyze verify --man=no "$WORK/units/$1"; }
+
+# In tenths, over the unit as installed. 15 is the goal; the scale ends at 100.
+exposure() {
+    systemd-analyze security --offline=true --root="$WORK/root" --threshold=15 --no-pager "$1" | tail -n 2
+    systemd-analyze security --offline=true --root="$WORK/root" --threshold=15 --no-pager "$1" >/dev/null
+}
+
+check_units() {
+    local unit
+    # verify wants the program to be there: the units look for it where the build has put it.
+    mkdir -p "$WORK/units" "$WORK/root/etc/systemd/system"
+    cp -r deploy/systemd/. "$WORK/units"
+    cp -r deploy/systemd/. "$WORK/root/etc/systemd/system"
+    sed -i "s|=/usr/bin/tally-|=$PWD/build/release/bin/tally-|" "$WORK"/units/*.service
+    for unit in tally-command tally-query tally-projector; do
+        check "systemd-analyze verify $unit" verify_unit "$unit.service"
+        check "exposure of $unit is at most 1.5" exposure "$unit.service"
+    done
+}
+
+# --- Kubernetes --------------------------------------------------------------------------------------------
+install_go_tool() { # install_go_tool MODULE: into a folder of its version
+    local name=${1%@*}
+    local folder=$TOOLS/${1##*@}-${name##*/}
+    [[ -d $folder ]] && return 0
+    rm -rf -- "$folder.new"
+    GOBIN=$folder.new CGO_ENABLED=0 go install "$1"
+    mv -- "$folder.new" "$folder"
+}
+
+install_schemas() {
+    local folder=$TOOLS/schemas-$KUBERNETES
+    [[ -d $folder ]] && return 0
+    rm -rf -- "$folder.new"
+    mkdir -p -- "$TOOLS"
+    /usr/bin/python3 -m pip download -q --no-deps --no-cache-dir -d "$WORK/wheel" "$SCHEMAS"
+    /usr/bin/python3 tests/support/kubernetes_schemas.py "$WORK"/wheel/*.whl "$KUBERNETES" "$folder.new"
+    mv -- "$folder.new" "$folder"
+}
+
+manifests_conform() {
+    kubeconform -strict -summary -kubernetes-version "${KUBERNETES#v}" \
+        -schema-location "$TOOLS/schemas-$KUBERNETES/{{.ResourceKind}}{{.KindSuffix}}.json" "$WORK/manifests.yaml"
+}
+
+# kubeconform skips nothing here, but it also finds nothing wrong in nothing.
+manifests_complete() {
+    local kind
+    for kind in Namespace Job Deployment StatefulSet Service PodDisruptionBudget NetworkPolicy ConfigMap; do
+        grep -q "^kind: $kind\$" "$WORK/manifests.yaml" || { echo "no $kind"; return 1; }
+    done
+}
+
+check_manifests() {
+    install_go_tool "$KUSTOMIZE"
+    install_go_tool "$KUBECONFORM"
+    install_schemas
+    PATH=$TOOLS/${KUSTOMIZE##*@}-v5:$TOOLS/${KUBECONFORM##*@}-kubeconform:$PATH
+    check "kustomize builds deploy/k8s/base" kustomize build -o "$WORK/manifests.yaml" deploy/k8s/base
+    check "the manifests hold every kind" manifests_complete
+    check "the manifests conform to Kubernetes $KUBERNETES" manifests_conform
+}
+
+check_scripts
+check_links
+check_units
+check_manifests
