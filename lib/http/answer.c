@@ -145,7 +145,7 @@ void tally_http_answer(struct tally_http_exchange *exchange, int http_status,
         abort();
     if (connection->state == TALLY_HTTP_CLOSED) {
         finish(exchange, http_status);
-        tally_http_server_settled(server, connection);
+        tally_http_server_settled(server);
         return;
     }
     if (connection->state != TALLY_HTTP_HANDLING)

@@ -1,44 +1,29 @@
 #include "http/client.h"
 
-#include "core/buffer.h"
 #include "http/address.h"
+#include "http/client_answer.h"
 
 #include <errno.h>
 #include <event2/event.h>
 #include <event2/event_struct.h>
-#include <llhttp.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 enum {
     READ_BYTES = 16384,
-    MAX_HEAD_BYTES = 65536,
     MAX_REQUEST_BYTES = 16 * 1024 * 1024,
     DEFAULT_BODY_BYTES = 16 * 1024 * 1024,
     DEFAULT_TIMEOUT_MS = 30000,
-    KEPT_BODY_BYTES = 65536,
 };
 
 enum client_state {
     CLIENT_CLOSED,
     CLIENT_CONNECTING,
     CLIENT_OPEN, /* idle where `answered` is NULL, else a request is in flight */
-};
-
-struct tally_http_client_answer {
-    enum tally_status status;
-    int http_status;
-    bool keep_alive;
-    bool complete;
-    bool head_request;          /* its answer has no body, whatever its headers say */
-    struct tally_buffer fields; /* "name\0value\0" for each */
-    struct tally_buffer body;
-    struct tally_error error;
 };
 
 struct tally_http_client {
@@ -52,7 +37,6 @@ struct tally_http_client {
     struct event write_event;
     struct event timeout;
     struct event deferred; /* brings a failure of the start to the loop */
-    llhttp_t parser;
     struct tally_buffer output;
     size_t output_sent;
     struct tally_http_client_answer answer;
@@ -81,8 +65,7 @@ static void disconnect(struct tally_http_client *client)
 static void destroy(struct tally_http_client *client)
 {
     tally_buffer_release(&client->output);
-    tally_buffer_release(&client->answer.fields);
-    tally_buffer_release(&client->answer.body);
+    tally_http_client_answer_release(&client->answer);
     free(client->authority);
     free(client);
 }
@@ -106,71 +89,12 @@ static void fail(struct tally_http_client *client, enum tally_status status, con
     disconnect(client);
     if (client->answered == NULL)
         return;
-    client->answer.status = tally_fail(&client->answer.error, status, "%s", text);
+    client->answer.status = status;
+    if (text != client->answer.error.text)
+        (void)tally_fail(&client->answer.error, status, "%s", text);
     client->answer.http_status = 0;
     deliver(client);
 }
-
-/*
- * llhttp's callbacks.
- */
-
-static struct tally_http_client_answer *answer_of(llhttp_t *parser)
-{
-    return parser->data;
-}
-
-static int on_text(llhttp_t *parser, const char *at, size_t length)
-{
-    tally_buffer_append(&answer_of(parser)->fields, at, length);
-    return 0;
-}
-
-static int on_text_complete(llhttp_t *parser)
-{
-    tally_buffer_append_char(&answer_of(parser)->fields, '\0');
-    return answer_of(parser)->fields.failed ? -1 : 0;
-}
-
-static int on_headers_complete(llhttp_t *parser)
-{
-    struct tally_http_client_answer *answer = answer_of(parser);
-    answer->http_status = parser->status_code;
-    if (parser->status_code == 101)
-        return -1;
-    return answer->head_request ? 1 : 0;
-}
-
-static int on_body(llhttp_t *parser, const char *at, size_t length)
-{
-    struct tally_buffer *body = &answer_of(parser)->body;
-    if (length >= body->limit - body->length) /* one byte is the terminator's */
-        body->failed = true;
-    tally_buffer_append(body, at, length);
-    return body->failed ? -1 : 0;
-}
-
-static int on_message_complete(llhttp_t *parser)
-{
-    struct tally_http_client_answer *answer = answer_of(parser);
-    if (parser->status_code < 200) { /* interim (RFC 9110 section 15.2): the answer follows */
-        tally_buffer_clear(&answer->fields);
-        return 0;
-    }
-    answer->keep_alive = llhttp_should_keep_alive(parser) != 0;
-    answer->complete = true;
-    return HPE_PAUSED;
-}
-
-static const llhttp_settings_t settings = {
-    .on_header_field = on_text,
-    .on_header_field_complete = on_text_complete,
-    .on_header_value = on_text,
-    .on_header_value_complete = on_text_complete,
-    .on_headers_complete = on_headers_complete,
-    .on_body = on_body,
-    .on_message_complete = on_message_complete,
-};
 
 /*
  * Reading and writing.
@@ -179,12 +103,6 @@ static const llhttp_settings_t settings = {
 static void finish(struct tally_http_client *client, bool bytes_left)
 {
     struct tally_http_client_answer *answer = &client->answer;
-    char *end = tally_buffer_reserve(&answer->body, 1);
-    if (end == NULL) {
-        fail(client, TALLY_NO_MEMORY, "the answer's body");
-        return;
-    }
-    *end = '\0';
     if (!answer->keep_alive || bytes_left || client->output_sent < client->output.length)
         disconnect(client);
     answer->status = TALLY_OK;
@@ -194,18 +112,12 @@ static void finish(struct tally_http_client *client, bool bytes_left)
 static void parse(struct tally_http_client *client, const char *bytes, size_t length)
 {
     struct tally_http_client_answer *answer = &client->answer;
-    enum llhttp_errno code = llhttp_execute(&client->parser, bytes, length);
-    if (answer->complete) {
-        const char *position = llhttp_get_error_pos(&client->parser);
-        finish(client, code == HPE_PAUSED && position != NULL && position < bytes + length);
-        return;
-    }
-    if (code == HPE_OK)
-        return;
-    if (answer->body.failed)
-        fail(client, TALLY_BODY_TOO_LARGE, "the answer's body is too large");
-    else
-        fail(client, TALLY_PROTOCOL, "the server sent no valid HTTP answer");
+    size_t used = 0;
+    enum tally_status status = tally_http_client_answer_parse(answer, bytes, length, &used);
+    if (status != TALLY_OK)
+        fail(client, status, answer->error.text);
+    else if (answer->complete)
+        finish(client, used < length);
 }
 
 static void on_readable(evutil_socket_t fd, short what, void *context)
@@ -223,9 +135,7 @@ static void on_readable(evutil_socket_t fd, short what, void *context)
     } else if (got > 0) {
         parse(client, bytes, (size_t)got);
     } else {
-        /* An answer without a length ends with the connection. */
-        (void)llhttp_finish(&client->parser);
-        if (client->answer.complete)
+        if (tally_http_client_answer_end(&client->answer))
             finish(client, true);
         else
             fail(client, TALLY_IO, "the server closed the connection");
@@ -289,9 +199,7 @@ static void on_deferred(evutil_socket_t fd, short what, void *context)
     (void)fd;
     (void)what;
     struct tally_http_client *client = context;
-    char text[TALLY_ERROR_TEXT_BYTES];
-    memcpy(text, client->answer.error.text, sizeof text);
-    fail(client, client->answer.error.status, text);
+    fail(client, client->answer.error.status, client->answer.error.text);
 }
 
 /*
@@ -343,23 +251,6 @@ static void compose(struct tally_http_client *client,
         tally_buffer_append(output, request->body, request->body_length);
 }
 
-static void reset_answer(struct tally_http_client *client, bool head_request)
-{
-    struct tally_http_client_answer *answer = &client->answer;
-    tally_buffer_clear(&answer->fields);
-    if (answer->body.capacity > KEPT_BODY_BYTES)
-        tally_buffer_release(&answer->body);
-    else
-        tally_buffer_clear(&answer->body);
-    answer->error.text[0] = '\0';
-    answer->http_status = 0;
-    answer->complete = false;
-    answer->keep_alive = false;
-    answer->head_request = head_request;
-    llhttp_init(&client->parser, HTTP_RESPONSE, &settings);
-    client->parser.data = answer;
-}
-
 enum tally_status tally_http_client_send(struct tally_http_client *client,
                                          const struct tally_http_client_request *request,
                                          tally_http_client_answered *answered, void *context,
@@ -372,10 +263,10 @@ enum tally_status tally_http_client_send(struct tally_http_client *client,
         return tally_fail(error, TALLY_NO_MEMORY, "HTTP request");
     int timeout_ms = request->timeout_ms > 0 ? request->timeout_ms : DEFAULT_TIMEOUT_MS;
     const struct timeval timeout = {.tv_sec = timeout_ms / 1000,
-                                    .tv_usec = (timeout_ms % 1000) * 1000};
+                                    .tv_usec = (timeout_ms % 1000) * 1000L};
     if (event_add(&client->timeout, &timeout) != 0)
         return tally_fail(error, TALLY_NO_MEMORY, "HTTP request");
-    reset_answer(client, strcmp(request->method, "HEAD") == 0);
+    tally_http_client_answer_begin(&client->answer, strcmp(request->method, "HEAD") == 0);
     client->answered = answered;
     client->context = context;
     if (client->state == CLIENT_OPEN) {
@@ -390,7 +281,7 @@ enum tally_status tally_http_client_send(struct tally_http_client *client,
 }
 
 /*
- * Making, freeing, and the answer's accessors.
+ * Making and freeing.
  */
 
 enum tally_status tally_http_client_new(struct event_base *base, const char *address,
@@ -405,8 +296,7 @@ enum tally_status tally_http_client_new(struct event_base *base, const char *add
     if (max_body_bytes == 0)
         max_body_bytes = DEFAULT_BODY_BYTES;
     tally_buffer_init(&client->output, MAX_REQUEST_BYTES);
-    tally_buffer_init(&client->answer.fields, MAX_HEAD_BYTES);
-    tally_buffer_init(&client->answer.body, max_body_bytes + 1);
+    tally_http_client_answer_init(&client->answer, max_body_bytes);
     client->authority = strdup(address);
     enum tally_status status = TALLY_OK;
     if (client->authority == NULL ||
@@ -437,40 +327,4 @@ void tally_http_client_free(struct tally_http_client **client_pointer)
     client->freed = true;
     if (!client->calling)
         destroy(client);
-}
-
-enum tally_status tally_http_client_status(const struct tally_http_client_answer *answer)
-{
-    return answer->status;
-}
-
-const char *tally_http_client_error(const struct tally_http_client_answer *answer)
-{
-    return answer->error.text;
-}
-
-int tally_http_client_http_status(const struct tally_http_client_answer *answer)
-{
-    return answer->http_status;
-}
-
-const char *tally_http_client_header(const struct tally_http_client_answer *answer,
-                                     const char *name)
-{
-    const char *at = answer->fields.data;
-    const char *end = at != NULL ? at + answer->fields.length : NULL;
-    /* A broken answer may end within a field. */
-    while (answer->status == TALLY_OK && at != NULL && at < end) {
-        const char *value = at + strlen(at) + 1;
-        if (strcasecmp(at, name) == 0)
-            return value;
-        at = value + strlen(value) + 1;
-    }
-    return NULL;
-}
-
-const char *tally_http_client_body(const struct tally_http_client_answer *answer, size_t *length)
-{
-    *length = answer->body.length;
-    return answer->status == TALLY_OK && answer->body.data != NULL ? answer->body.data : "";
 }

@@ -382,8 +382,8 @@ struct tally_http_connection *tally_http_connection_new(struct tally_http_server
     tally_arena_init(&exchange->arena, options->arena_bytes);
     tally_buffer_init(&exchange->body, options->body_bytes + 1);
     tally_buffer_init(&exchange->headers, 8192);
-    tally_buffer_init(&connection->output,
-                      options->answer_bytes + options->head_bytes + 4 * TALLY_HTTP_GATHER_BYTES);
+    tally_buffer_init(&connection->output, options->answer_bytes + options->head_bytes +
+                                               (size_t)4 * TALLY_HTTP_GATHER_BYTES);
     int64_t now_us = tally_clock_monotonic_us();
     tally_http_exchange_begin(exchange, now_us);
     move_to(connection, TALLY_HTTP_READING_HEAD, now_us);

@@ -14,7 +14,6 @@ void tally_http_exchange_begin(struct tally_http_exchange *exchange, int64_t rec
     request->keep_alive = false;
     request->chunked = false;
     request->expects_continue = false;
-    request->has_length = false;
     request->content_length = 0;
     request->target = (struct tally_http_span){0};
     request->parsed.segment_count = 0;
@@ -52,8 +51,8 @@ static const char *head_of(const struct tally_http_exchange *exchange)
     return exchange->connection->input.data;
 }
 
-const struct tally_http_field *tally_http_exchange_field(const struct tally_http_exchange *exchange,
-                                                         const char *name)
+static const struct tally_http_field *find_field(const struct tally_http_exchange *exchange,
+                                                 const char *name)
 {
     const struct tally_http_request *request = &exchange->request;
     size_t length = strlen(name);
@@ -68,7 +67,7 @@ const struct tally_http_field *tally_http_exchange_field(const struct tally_http
 
 const char *tally_http_header(const struct tally_http_exchange *exchange, const char *name)
 {
-    const struct tally_http_field *field = tally_http_exchange_field(exchange, name);
+    const struct tally_http_field *field = find_field(exchange, name);
     return field != NULL ? head_of(exchange) + field->value.offset : NULL;
 }
 

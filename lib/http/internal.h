@@ -57,7 +57,6 @@ struct tally_http_request {
     bool keep_alive;
     bool chunked;
     bool expects_continue;
-    bool has_length;
     uint64_t content_length;
     struct tally_http_span target;
     struct tally_http_target parsed; /* segments and query of the target */
@@ -145,8 +144,7 @@ const char *tally_http_date(struct tally_http_server *server);
 void tally_http_server_closed(struct tally_http_server *server,
                               struct tally_http_connection *connection);
 /* The answer of a closed connection has come. */
-void tally_http_server_settled(struct tally_http_server *server,
-                               struct tally_http_connection *connection);
+void tally_http_server_settled(struct tally_http_server *server);
 
 /* connection.c */
 /* Takes `fd`, also where it fails and answers NULL. */
@@ -189,7 +187,5 @@ enum tally_status tally_http_request_accept(struct tally_http_connection *connec
 void tally_http_exchange_begin(struct tally_http_exchange *exchange, int64_t received_us);
 /* Gives back what a request took; what the next one can use stays. */
 void tally_http_exchange_end(struct tally_http_exchange *exchange);
-const struct tally_http_field *tally_http_exchange_field(const struct tally_http_exchange *exchange,
-                                                         const char *name);
 
 #endif

@@ -87,7 +87,6 @@ static enum tally_status check_framing(struct tally_http_request *request,
     if (length->value != NULL) {
         if (!tally_http_parse_length(length->value, length->length, &request->content_length))
             return refuse(TALLY_INVALID, why, "Content-Length is not a number");
-        request->has_length = true;
     }
     const struct found_field *host = &found[HOST];
     if (host->value == NULL && request->minor > 0)

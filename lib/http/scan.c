@@ -108,7 +108,9 @@ enum tally_status tally_http_head_scan(struct tally_http_head_scan *scan, const 
     *head_length = 0;
     for (; i < length && i < limit; i++) {
         char byte = bytes[i];
-        char previous = i > 0 ? bytes[i - 1] : '\0';
+        char previous = '\0';
+        if (i > 0)
+            previous = bytes[i - 1];
         if ((unsigned char)byte >= 0x20 && byte != 0x7f && previous != '\r')
             continue;
         const char *text = misplaced(byte, previous);

@@ -41,8 +41,8 @@ static void apply_defaults(struct tally_http_server_options *options)
     set_default_size(&options->max_connections, 10000);
     set_default_size(&options->head_bytes, 16384);
     set_default_size(&options->body_bytes, 65536);
-    set_default_size(&options->answer_bytes, 16 * 1024 * 1024);
-    set_default_size(&options->arena_bytes, 1024 * 1024);
+    set_default_size(&options->answer_bytes, (size_t)16 * 1024 * 1024);
+    set_default_size(&options->arena_bytes, (size_t)1024 * 1024);
     if (options->head_bytes > 65536)
         options->head_bytes = 65536;
 }
@@ -177,10 +177,8 @@ void tally_http_server_closed(struct tally_http_server *server,
     }
 }
 
-void tally_http_server_settled(struct tally_http_server *server,
-                               struct tally_http_connection *connection)
+void tally_http_server_settled(struct tally_http_server *server)
 {
-    (void)connection;
     server->pending_count--;
     schedule_reap(server);
 }
@@ -202,6 +200,7 @@ static void on_reap(evutil_socket_t fd, short what, void *context)
     DL_FOREACH_SAFE (server->closed, connection, next) {
         if (!connection->exchange.answered || connection->advancing)
             continue;
+        /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): a list with a member has a head */
         DL_DELETE(server->closed, connection);
         tally_http_connection_free(connection);
     }

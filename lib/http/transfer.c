@@ -77,7 +77,7 @@ bool tally_http_grow_input(struct tally_http_input *input, size_t capacity)
 bool tally_http_wants_bytes(enum tally_http_state state)
 {
     static const bool reads[] = {
-#define X(name, reads) [TALLY_HTTP_##name] = reads,
+#define X(name, reads) [TALLY_HTTP_##name] = (reads),
         TALLY_HTTP_STATES(X)
 #undef X
     };

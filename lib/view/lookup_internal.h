@@ -1,6 +1,7 @@
 /*
- * What the parts of a lookup share: lookup.c (one user), lookup_positions.c (generation and
- * positions), lookup_wait.c (waiting for a version), lookup_stats.c (totals).
+ * What the parts of a lookup share: lookup.c (its life), lookup_read.c (one user),
+ * lookup_positions.c (generation and positions), lookup_wait.c (waiting for a version),
+ * lookup_stats.c (totals).
  */
 #ifndef TALLY_VIEW_LOOKUP_INTERNAL_H
 #define TALLY_VIEW_LOOKUP_INTERNAL_H
@@ -44,6 +45,7 @@ struct tally_lookup {
     struct tally_lookup_options options;
     struct tally_redis_async *redis;
     struct tally_buffer command; /* the command being written */
+    struct tally_buffer fields;  /* the part of a user's read that is always the same */
 
     struct generation live;
     bool loaded; /* `live` was read over the connection that is open now */
@@ -105,11 +107,16 @@ enum tally_status tally_lookup_send(struct tally_lookup *lookup, int64_t deadlin
                                     struct tally_error *error) TALLY_MUST_CHECK;
 /* Decimal text of a reply's string; false where it is none. */
 bool tally_lookup_reply_integer(const struct redisReply *reply, int64_t *value);
-/* Reads again, or gives up, whoever waits for the new generation. */
-void tally_lookup_deferred_resume(struct tally_lookup *lookup);
 void tally_lookup_changed(struct tally_lookup *lookup);
 
-/* lookup_wait.c, lookup_stats.c: free what is left once nothing is in flight. */
+/* lookup_read.c */
+
+/* The fields of a user as they end the command that reads it. */
+void tally_lookup_write_fields(struct tally_buffer *out);
+/* Reads again, or gives up, whoever waits for the new generation. */
+void tally_lookup_deferred_resume(struct tally_lookup *lookup);
+
+/* lookup_wait.c: ends every wait with this status. */
 void tally_lookup_waits_release(struct tally_lookup *lookup, enum tally_status status);
 
 #endif

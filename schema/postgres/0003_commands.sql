@@ -451,6 +451,7 @@ CREATE FUNCTION apply_commands(
     SET enable_seqscan = off
     SET enable_hashjoin = off
     SET enable_mergejoin = off
+    SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE

@@ -64,6 +64,7 @@ CREATE FUNCTION sweep_deleted(most integer) RETURNS integer
     SET enable_seqscan = off
     SET enable_hashjoin = off
     SET enable_mergejoin = off
+    SET jit = off
 AS $$
 DECLARE
     found bigint;

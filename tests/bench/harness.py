@@ -9,11 +9,13 @@ import statistics
 import subprocess
 import sys
 import time
+import urllib.request
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 TICKS = os.sysconf("SC_CLK_TCK")
+CORES = len(os.sched_getaffinity(0))
 
 
 class SideFailed(Exception):
@@ -43,6 +45,18 @@ def wait_for_port(port, process, seconds=30):
             raise SideFailed(f"{process.args[0]} ended with {process.returncode}")
         time.sleep(0.05)
     raise SideFailed(f"{process.args[0]} did not listen within {seconds} s")
+
+
+def wait_until_ready(url, seconds=30):
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise SideFailed(f"{url}: {error}") from error
+        time.sleep(0.1)
 
 
 def run(command, seconds=120, **options):
@@ -146,29 +160,42 @@ def settle(pids, seconds=60, share=0.25):
 
 @dataclass
 class Sample:
-    """One side in one round. `cpu_us`: microseconds of CPU for one operation, by process."""
+    """One side in one round. `cpu_us`: microseconds of CPU for one operation, by process; `others`: the part of the
+    machine that went to processes which are none of ours."""
 
     rate: float
     p50_ms: float = 0.0
     p99_ms: float = 0.0
     cpu_us: dict = field(default_factory=dict)
+    others: float = 0.0
 
 
 @dataclass
 class Side:
     name: str
-    measure: object  # (seconds) -> Sample, .operations counted
+    measure: object  # (seconds) -> (Sample, operations in it)
     pids: dict = field(default_factory=dict)  # whose CPU time is counted
     before: object = None  # called before each round of this side
+
+
+def busy_seconds():
+    """CPU seconds that the whole machine has spent on anything."""
+    fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return (sum(fields) - fields[3] - fields[4]) / TICKS  # but for idle and iowait
 
 
 def measured(side, seconds):
     if side.before:
         side.before()
-    cpu_before = cpu_seconds(side.pids)
+    everything_of_ours = {**server_pids(), "measurement": os.getpid()}
+    began, busy_before = time.monotonic(), busy_seconds()
+    cpu_before, ours_before = cpu_seconds(side.pids), cpu_seconds(everything_of_ours)
     sample, operations = side.measure(seconds)
-    cpu_after = cpu_seconds(side.pids)
+    cpu_after, ours_after = cpu_seconds(side.pids), cpu_seconds(everything_of_ours)
+    busy, elapsed = busy_seconds() - busy_before, time.monotonic() - began
     sample.cpu_us = {name: (cpu_after[name] - cpu_before[name]) * 1e6 / max(operations, 1) for name in side.pids}
+    ours = sum(ours_after[name] - ours_before[name] for name in everything_of_ours)
+    sample.others = max(0.0, busy - ours) / (elapsed * CORES)
     return sample
 
 
@@ -196,7 +223,8 @@ def middle(samples):
         rate=median([sample.rate for sample in samples]),
         p50_ms=median([sample.p50_ms for sample in samples]),
         p99_ms=median([sample.p99_ms for sample in samples]),
-        cpu_us={name: median([sample.cpu_us[name] for sample in samples]) for name in names})
+        cpu_us={name: median([sample.cpu_us[name] for sample in samples]) for name in names},
+        others=median([sample.others for sample in samples]))
 
 
 # --- load generators ------------------------------------------------------------------------------
@@ -251,14 +279,21 @@ def describe_cpu(sample):
     return ", ".join(f"{name} {cpu:.1f}" for name, cpu in sample.cpu_us.items())
 
 
+def describe_others(samples):
+    share = median([sample.others for taken in samples.values() for sample in taken])
+    return [f"other processes took {share:.0%} of the machine's CPU meanwhile"] if share > 0.05 else []
+
+
 def compared(identity, what, samples, side, limit_name, limit_text, goal):
     """A figure from two sides of one run: the ratio is the median of the rounds' ratios."""
     ours, limit = middle(samples[side]), middle(samples[limit_name])
     ratios = [a.rate / b.rate for a, b in zip(samples[side], samples[limit_name])]
     ratio = median(ratios)
+    cpu_ratio = sum(ours.cpu_us.values()) / max(sum(limit.cpu_us.values()), 1e-9)
     notes = [f"ratio by round: {min(ratios):.2f}–{max(ratios):.2f} ({len(ratios)} rounds); "
              f"latency p50 {ours.p50_ms:.2f} ms, p99 {ours.p99_ms:.2f} ms",
-             f"CPU µs an operation: {describe_cpu(ours)}   |   limit: {describe_cpu(limit)}"]
+             f"CPU µs an operation: {describe_cpu(ours)}; limit: {describe_cpu(limit)}; ratio {cpu_ratio:.2f}",
+             *describe_others(samples)]
     return Figure(identity, what, f"{ours.rate:,.0f}/s", f"{limit_text}: {limit.rate:,.0f}/s", ratio,
                   f"≥ {goal}", ratio >= goal, ratios, notes,
                   {name: [asdict(sample) for sample in taken] for name, taken in samples.items()})
@@ -282,7 +317,7 @@ def machine():
     memory_kb = int(re.search(r"MemTotal:\s*(\d+)", Path("/proc/meminfo").read_text()).group(1))
     load = os.getloadavg()[0]
     return {
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": CORES,
         "model": model.group(1) if model else "?",
         "memory_gib": round(memory_kb / 2**20, 1),
         "kernel": os.uname().release,

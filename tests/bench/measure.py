@@ -40,7 +40,7 @@ def measure(results, rounds, seconds, names):
             for figure in MEASUREMENTS[name](int(rounds), int(seconds)):
                 print(figure.text(), flush=True)
                 kept["figures"].append(asdict(figure))
-        except SideFailed as error:
+        except (SideFailed, OSError, ValueError, KeyError) as error:
             kept["failed"][name] = str(error)
             print(f"{name}  not measured: {error}", flush=True)
         Path(results).write_text(json.dumps(kept))

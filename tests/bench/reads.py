@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness import (Children, Sample, Side, SideFailed, compared, free_port, interleave, run, say, server_pids,
-                     settle, wrk_side)
+                     settle, wait_until_ready, wrk_side)
 
 USERS = 1_000_000
 HOT_USERS = 1_000
@@ -44,14 +44,15 @@ class ReadModel:
 
 
 def start_query(children, model):
-    port = free_port()
+    port, admin_port = free_port(), free_port()
     pid = children.start("query", [os.environ["TALLY_BIN_DIR"] + "/tally-query"], port, {
         "TALLY_QUERY_LISTEN": f"127.0.0.1:{port}",
-        "TALLY_ADMIN_LISTEN": f"127.0.0.1:{free_port()}",
+        "TALLY_ADMIN_LISTEN": f"127.0.0.1:{admin_port}",
         "TALLY_REDIS_URL": f"redis://127.0.0.1:{model.redis_port}/{DATABASE}",
         "TALLY_QUERY_THREADS": str(THREADS),
         "TALLY_LOG_LEVEL": "warning",
     })
+    wait_until_ready(f"http://127.0.0.1:{admin_port}/readyz")
     return port, pid
 
 

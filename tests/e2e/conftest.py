@@ -1,13 +1,10 @@
 """Fixtures of the end-to-end tests. A failed test prints the ends of its services' logs."""
 import os
 import re
-import sys
 
 import pytest
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-
-from support.stack import Stack  # noqa: E402 (needs the path above)
+from support.stack import Stack
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,8 @@
  * bytes behind a rejected request reach no handler. Not part of the default build:
  *
  *   clang -g -O1 -fsanitize=fuzzer,address,undefined -D_GNU_SOURCE -DLLHTTP_STRICT_MODE=1 \
- *     -Ilib -I<llhttp headers> tests/fuzz/fuzz_http.c lib/http/[^c]*.c lib/http/connection.c \
- *     lib/core/{status,buffer,arena,clock}.c <llhttp sources> -levent_core -ljansson
+ *     -Ilib -I<llhttp headers> tests/fuzz/fuzz_http.c <sources of lib/http> \
+ *     lib/core/{status,buffer,arena,clock}.c <sources of llhttp> -levent_core -ljansson
  */
 #include "http/internal.h"
 

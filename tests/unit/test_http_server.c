@@ -408,6 +408,39 @@ Test(http_server, a_drain_ends_at_its_deadline_and_late_answers_harm_nothing)
     harness_stop(harness);
 }
 
+static void free_drained(void *context)
+{
+    struct harness *harness = context;
+    harness->drained++;
+    tally_http_server_free(&harness->server);
+}
+
+Test(http_server, the_drained_callback_may_free_the_server)
+{
+    struct harness *harness = harness_start(NULL);
+    int fd = harness_dial(harness);
+    cr_expect_str_eq(harness_ask(harness, fd, HELLO, 1), HELLO_ANSWER);
+    tally_http_server_drain(harness->server, 5000, free_drained, harness);
+    HARNESS_WAIT(harness, harness->drained == 1);
+    (void)close(fd);
+    harness_stop(harness);
+}
+
+Test(http_server, a_drain_closes_a_connection_whose_answer_is_still_being_taken)
+{
+    static char bytes[65536];
+    struct harness *harness = harness_start(NULL);
+    int fd = harness_dial(harness);
+    harness_put_text(harness, fd, "GET /big HTTP/1.1\r\nHost: a\r\n\r\n");
+    HARNESS_WAIT(harness, harness->handled == 1);
+    tally_http_server_drain(harness->server, 60000, count_drained, harness);
+    for (ssize_t got = 1; got != 0;)
+        HARNESS_WAIT(harness, (got = recv(fd, bytes, sizeof bytes, 0)) >= 0);
+    HARNESS_WAIT(harness, harness->drained == 1);
+    (void)close(fd);
+    harness_stop(harness);
+}
+
 Test(http_server, the_listener_is_closed_by_a_drain)
 {
     struct harness *harness = harness_start(NULL);

@@ -2,6 +2,7 @@
 #include "service/query/parse.h"
 
 #include <criterion/criterion.h>
+#include <stdio.h>
 #include <string.h>
 
 /*

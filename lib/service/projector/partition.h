@@ -11,6 +11,8 @@
 
 #include "view/position.h"
 
+struct tally_user_slot;
+
 enum tally_partition_standing {
     TALLY_PARTITION_FOREIGN,
     TALLY_PARTITION_LOST,
@@ -26,6 +28,9 @@ struct tally_partition {
     int64_t until;              /* incomplete for readers while applied < until */
     int64_t event_at_ms;        /* time of the latest event of what is folded, 0: none */
     struct tally_totals totals; /* after `folded` */
+    /* Users of the round being filled whose first event is a user's first: Redis should not have
+     * them, which is cheaper to ask than their state. A list through next_new. */
+    struct tally_user_slot *new_users;
 };
 
 /* What to do with a record. */

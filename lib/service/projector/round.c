@@ -129,9 +129,13 @@ bool tally_round_take(struct tally_round *round, struct tally_model *model,
     }
     if (!item->slot->loaded && !item->slot->awaited) {
         item->slot->awaited = true;
-        item->slot->expected_absent = item->poison == NULL && item->event.version == 1;
-        round->missing_partitions[round->missing_count] = partition;
-        round->missing[round->missing_count++] = item->slot;
+        if (item->poison == NULL && item->event.version == 1) {
+            item->slot->next_new = model->partitions[partition].new_users;
+            model->partitions[partition].new_users = item->slot;
+        } else {
+            round->missing_partitions[round->missing_count] = partition;
+            round->missing[round->missing_count++] = item->slot;
+        }
     }
     return true;
 }

@@ -62,7 +62,8 @@ void tally_round_drop_items(struct tally_round *round);
 /* Empties it, releasing the records. */
 void tally_round_clear(struct tally_round *round);
 
-/* Takes over a record: decodes it, and drops it where the partition does not expect it (then the
+/* Takes over a record, and lists its user under `missing`, or its partition's new_users, where the
+ * state is not known. Decodes it, and drops it where the partition does not expect it (then the
  * answer is false). The round must not be full. */
 bool tally_round_take(struct tally_round *round, struct tally_model *model,
                       struct tally_record *record);

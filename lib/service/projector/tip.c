@@ -123,6 +123,12 @@ void tally_tip_stop(struct tally_tip **tip)
     *tip = NULL;
 }
 
+enum tally_status tally_tip_ask(struct tally_tip *tip, int32_t partition, int timeout_ms,
+                                int64_t *low, int64_t *high, struct tally_error *error)
+{
+    return tally_consumer_watermarks(tip->consumer, partition, timeout_ms, low, high, error);
+}
+
 void tally_tip_watch(struct tally_tip *tip, int32_t partition, bool watched)
 {
     pthread_mutex_lock(&tip->mutex);

@@ -24,6 +24,11 @@ enum tally_status tally_tip_start(const struct tally_consumer_options *options, 
 /* Waits for the question in flight (at most a second) and frees. */
 void tally_tip_stop(struct tally_tip **tip);
 
+/* Asks for one partition's watermarks now, waiting at most `timeout_ms`: on a client that fetches
+ * nothing, and so does not keep the question behind a fetch that waits. Any thread. */
+enum tally_status tally_tip_ask(struct tally_tip *tip, int32_t partition, int timeout_ms,
+                                int64_t *low, int64_t *high,
+                                struct tally_error *error) TALLY_MUST_CHECK;
 /* Which partitions to ask for. Any thread. */
 void tally_tip_watch(struct tally_tip *tip, int32_t partition, bool watched);
 /* The last answer. Any thread. */

@@ -16,12 +16,12 @@ struct tally_users;
 struct tally_user_slot {
     int64_t user_id;
     struct tally_user_state state;
-    bool loaded;          /* state is known; false after the entry was made */
-    bool awaited;         /* its state is being read */
-    bool expected_absent; /* its first event seen is the user's first: Redis should not have it */
-    int32_t active_day;   /* last UTC day (days since 1970) sent as active; -1: none */
-    uint64_t chunk;       /* serial number of the chunk it is in; 0: none */
-    uint32_t chunk_index; /* where in that chunk */
+    bool loaded;                      /* state is known; false after the entry was made */
+    bool awaited;                     /* its state is being read */
+    struct tally_user_slot *next_new; /* while awaited: the next of its partition's new users */
+    int32_t active_day;               /* last UTC day (days since 1970) sent as active; -1: none */
+    uint64_t chunk;                   /* serial number of the chunk it is in; 0: none */
+    uint32_t chunk_index;             /* where in that chunk */
 };
 
 /* `partitions` > 0, `most` > 0 entries. NULL where there is no memory. */

@@ -66,12 +66,16 @@ struct tally_worker {
     int64_t summary_events;
     struct tally_log_limit anomaly_limit, trouble_limit, redis_limit, letter_limit;
 
-    struct tally_error fatal; /* OK: none; else the thread ends */
+    struct tally_error trouble; /* the last one, for the reason of a stall; OK: none */
+    struct tally_error fatal;   /* OK: none; else the thread ends */
 };
 
-/* lifecycle: worker_start.c */
+/* worker.c */
+/* Prepares what needs no server; the fields up to `verbose` are set by the caller. */
 enum tally_status tally_worker_open(struct tally_worker *worker,
                                     struct tally_error *error) TALLY_MUST_CHECK;
+/* Works until it is told to stop or fails; `fatal` says which. */
+void tally_worker_run(struct tally_worker *worker);
 void tally_worker_close(struct tally_worker *worker);
 /* Gives the consumer up and joins the group with another one. */
 void tally_worker_replace_consumer(struct tally_worker *worker);
@@ -98,6 +102,9 @@ void tally_worker_send(struct tally_worker *worker);
 /* Waits for the replies of the older round that is in flight, or of all. */
 void tally_worker_collect_oldest(struct tally_worker *worker);
 void tally_worker_collect_all(struct tally_worker *worker);
+/* Reads the replies of this round's calls, which are the next to come. False where the connection
+ * is gone. */
+bool tally_worker_collect_round(struct tally_worker *worker, struct tally_round *round);
 bool tally_worker_in_flight(const struct tally_worker *worker);
 
 /* worker_pulse.c: twice a second: freshness, lag, stalls, the generation. */

@@ -1,37 +1,218 @@
+#include "service/projector/load.h"
 #include "service/projector/worker.h"
 
 #include "core/clock.h"
-#include "redis/command.h"
 
 #include <string.h>
 
-enum { EXISTS_MOST = 1000, LETTER_WAIT_MS = 10000, LOG_INTERVAL_MS = 1000 };
+enum { LETTER_WAIT_MS = 10000, LOG_INTERVAL_MS = 1000 };
 
-/* A Redis call failed in a way that leaves nothing known. */
-static void lose_redis(struct tally_worker *worker, const struct tally_error *error)
+/* One reply of an apply call. */
+static enum tally_status receive_outcome(struct tally_worker *worker,
+                                         const struct tally_round_call *call,
+                                         struct tally_error *error)
 {
-    tally_worker_disconnect(worker, error);
+    redisReply *reply = NULL;
+    enum tally_status status = tally_redis_receive(worker->redis, &reply, error);
+    if (status != TALLY_OK)
+        return status;
+    status = tally_apply_outcome(reply, error);
+    freeReplyObject(reply);
+    struct tally_partition *partition = &worker->model->partitions[call->partition];
+    if (status == TALLY_OK && partition->standing == TALLY_PARTITION_CURRENT) {
+        partition->applied = call->to_offset;
+    } else if (status == TALLY_FENCED) {
+        tally_metric_add(worker->metrics->refusals, 1);
+        if (partition->standing == TALLY_PARTITION_CURRENT)
+            tally_log(TALLY_LOG_WARNING, "projector.refused",
+                      TALLY_INTEGER("partition", call->partition),
+                      TALLY_INTEGER("offset", call->to_offset), TALLY_TEXT("reason", error->text));
+        tally_model_lose(worker->model, call->partition);
+        status = TALLY_OK;
+    }
+    return status;
 }
 
-/* Appends one EXISTS over the users of one partition that should not exist, from index `*at` on;
- * returns how many it names. An existing key costs a third of reading its fields, and users that
- * appear for the first time are most of a catch-up. */
-static size_t append_exists(struct tally_worker *worker, const struct tally_round *round,
-                            size_t at, struct tally_buffer *out)
+/* Tells Kafka, for the tools that look there, how far the calls have brought each partition. */
+static void store_offsets(struct tally_worker *worker, const struct tally_round *round)
 {
-    const int32_t partition = round->missing_partitions[at];
-    char key[TALLY_VIEW_KEY_BYTES];
-    size_t count = 0;
-    while (at + count < round->missing_count && count < EXISTS_MOST &&
-           round->missing_partitions[at + count] == partition &&
-           round->missing[at + count]->expected_absent)
-        count++;
-    tally_redis_command(out, 1 + count);
-    tally_redis_part_text(out, "EXISTS");
-    for (size_t i = 0; i < count; i++) {
-        const size_t length = tally_view_user_key(key, worker->model->generation, partition,
-                                                  round->missing[at + i]->user_id);
-        tally_redis_part(out, key, length);
+    for (size_t i = 0; i < round->call_count; i++) {
+        const struct tally_round_call *call = &round->calls[i];
+        const struct tally_partition *partition = &worker->model->partitions[call->partition];
+        if (call->events > 0 && partition->standing == TALLY_PARTITION_CURRENT &&
+            partition->applied == call->to_offset)
+            tally_consumer_store(worker->consumer, call->partition, call->to_offset);
     }
-    return count;
+}
+
+bool tally_worker_collect_round(struct tally_worker *worker, struct tally_round *round)
+{
+    struct tally_error error = {0};
+    for (size_t i = 0; i < round->call_count; i++) {
+        enum tally_status status = receive_outcome(worker, &round->calls[i], &error);
+        if (status == TALLY_OK)
+            continue;
+        tally_worker_disconnect(worker, &error);
+        /* Not the connection's fault, and the same again after the next: stop and say so. */
+        if (status == TALLY_PROTOCOL)
+            tally_worker_fail(worker, &error);
+        return false;
+    }
+    store_offsets(worker, round);
+    return true;
+}
+
+static bool collect_flight(struct tally_worker *worker, struct tally_flight *flight)
+{
+    if (!flight->sent)
+        return true;
+    if (!tally_worker_collect_round(worker, &flight->round))
+        return false;
+    flight->sent = false;
+    tally_round_clear(&flight->round);
+    tally_histogram_observe(worker->metrics->round_seconds,
+                            (double)(tally_clock_monotonic_us() - flight->started_us) / 1e6);
+    return true;
+}
+
+void tally_worker_collect_oldest(struct tally_worker *worker)
+{
+    (void)collect_flight(worker, &worker->flights[worker->current]);
+}
+
+void tally_worker_collect_all(struct tally_worker *worker)
+{
+    for (size_t i = 0; i < TALLY_WORKER_ROUNDS; i++) {
+        if (!collect_flight(worker, &worker->flights[(worker->current + i) % TALLY_WORKER_ROUNDS]))
+            return;
+    }
+}
+
+bool tally_worker_in_flight(const struct tally_worker *worker)
+{
+    for (size_t i = 0; i < TALLY_WORKER_ROUNDS; i++) {
+        if (worker->flights[i].sent)
+            return true;
+    }
+    return false;
+}
+
+static void log_item(enum tally_log_level level, const char *name,
+                     const struct tally_round_item *item, int64_t suppressed)
+{
+    char parent[TALLY_TRACEPARENT_BYTES] = "";
+    char trace[TALLY_TRACE_ID_BYTES];
+    if (item->trace != NULL && item->trace_length < sizeof parent)
+        memcpy(parent, item->trace, item->trace_length);
+    tally_trace_id(parent, trace);
+    tally_log(
+        level, name, TALLY_TEXT("trace", trace), TALLY_INTEGER("user", item->event.user_id),
+        TALLY_INTEGER("version", item->event.version),
+        TALLY_TEXT("type", item->poison == NULL ? tally_event_type_text(item->event.type) : NULL),
+        TALLY_TEXT("outcome", tally_outcome_text(item->outcome)),
+        TALLY_TEXT("reason", item->poison), TALLY_INTEGER("partition", item->record.partition),
+        TALLY_INTEGER("offset", item->record.offset), TALLY_INTEGER("suppressed", suppressed));
+}
+
+/* Counts and logs what became of a round's records. */
+static void account(struct tally_worker *worker, const struct tally_round *round)
+{
+    const bool verbose = atomic_load_explicit(worker->verbose, memory_order_relaxed);
+    size_t counts[TALLY_OUTCOME_COUNT] = {0};
+    for (size_t i = 0; i < round->count; i++) {
+        const struct tally_round_item *item = &round->items[i];
+        int64_t suppressed = 0;
+        counts[item->outcome]++;
+        const bool anomaly = item->outcome != TALLY_OUTCOME_APPLIED &&
+                             item->outcome != TALLY_OUTCOME_DUPLICATE &&
+                             item->outcome != TALLY_OUTCOME_DROPPED;
+        if (anomaly && tally_log_allow(&worker->anomaly_limit, LOG_INTERVAL_MS, &suppressed))
+            log_item(TALLY_LOG_WARNING, "projector.anomaly", item, suppressed);
+        else if (verbose)
+            log_item(TALLY_LOG_DEBUG, "projector.event", item, 0);
+    }
+    for (int i = 0; i < TALLY_OUTCOME_COUNT; i++) {
+        if (counts[i] > 0)
+            tally_metric_add(worker->metrics->events[i], (int64_t)counts[i]);
+    }
+    worker->summary_events += (int64_t)round->count;
+}
+
+/* Reads the states of users met for the first time. What is in flight is collected on the way, for
+ * its replies come first. */
+static enum tally_status load_users(struct tally_worker *worker, struct tally_round *round,
+                                    struct tally_error *error)
+{
+    size_t loaded = 0;
+    enum tally_status status = tally_load_ask(round, worker->model, worker->redis, &loaded, error);
+    if (status != TALLY_OK || loaded == 0)
+        return status;
+    tally_metric_add(worker->metrics->loaded_users, (int64_t)loaded);
+    tally_worker_collect_all(worker);
+    if (worker->redis == NULL)
+        return TALLY_OK;
+    return tally_load_answer(round, worker->model, worker->redis, error);
+}
+
+/* The dead letters could not be written, or memory ran out: nothing of the round is sent, and its
+ * partitions are read again from their positions, after a pause. */
+static void give_up_round(struct tally_worker *worker, const struct tally_round *round,
+                          const struct tally_error *error)
+{
+    for (size_t i = 0; i < round->count; i++)
+        tally_model_lose(worker->model, round->items[i].record.partition);
+    worker->trouble = *error;
+    worker->retry_us = tally_clock_monotonic_us() +
+                       tally_backoff_next_ms(&worker->backoff, &worker->random) * 1000;
+    tally_log(TALLY_LOG_ERROR, "projector.round_given_up", TALLY_TEXT("reason", error->text),
+              TALLY_INTEGER("events", round->count));
+}
+
+static void send_round(struct tally_worker *worker, struct tally_flight *flight)
+{
+    struct tally_error error = {0};
+    struct tally_round *round = &flight->round;
+    enum tally_status status = load_users(worker, round, &error);
+    tally_load_end(worker->model);
+    if (status != TALLY_OK)
+        tally_worker_disconnect(worker, &error);
+    if (worker->redis == NULL) {
+        if (status == TALLY_PROTOCOL)
+            tally_worker_fail(worker, &error);
+        return;
+    }
+    status = tally_round_fold(round, worker->model, &worker->encoder, &error);
+    if (status == TALLY_OK)
+        status = tally_dead_letters_write(worker->letters, round, LETTER_WAIT_MS, &error);
+    if (status != TALLY_OK) {
+        give_up_round(worker, round, &error);
+        return;
+    }
+    if (round->call_count > 0) {
+        status = tally_redis_append_raw(worker->redis, round->out.data, round->out.length, &error);
+        if (status == TALLY_OK)
+            status = tally_redis_flush(worker->redis, &error);
+        if (status != TALLY_OK) {
+            tally_worker_disconnect(worker, &error);
+            return;
+        }
+        tally_metric_add(worker->metrics->calls, (int64_t)round->call_count);
+        flight->sent = true;
+    }
+    account(worker, round);
+}
+
+void tally_worker_send(struct tally_worker *worker)
+{
+    struct tally_flight *flight = &worker->flights[worker->current];
+    send_round(worker, flight);
+    if (flight->sent) {
+        tally_round_drop_items(&flight->round);
+        worker->current = (worker->current + 1) % TALLY_WORKER_ROUNDS;
+    } else {
+        tally_round_clear(&flight->round);
+    }
+    tally_users_trim(worker->model->users);
+    tally_metric_set(worker->metrics->cached_users,
+                     (double)tally_users_count(worker->model->users));
 }

@@ -20,8 +20,8 @@ void tally_worker_connect(struct tally_worker *worker)
         return;
     struct tally_error error = {0};
     struct tally_redis *redis = NULL;
-    enum tally_status status = tally_redis_open(
-        &worker->url, worker->options->settings->redis_timeout_ms, &redis, &error);
+    enum tally_status status =
+        tally_redis_open(&worker->url, worker->options->settings->redis_timeout_ms, &redis, &error);
     if (status == TALLY_OK)
         status = tally_redis_check_server(redis, &error);
     if (status == TALLY_OK)
@@ -31,8 +31,8 @@ void tally_worker_connect(struct tally_worker *worker)
         worker->retry_us = 0;
         tally_metric_add(worker->metrics->redis_connects, 1);
         tally_report_say(worker->report, TALLY_REPORT_REDIS, NULL);
-        tally_log(TALLY_LOG_INFO, "projector.redis_connected",
-                  TALLY_TEXT("host", worker->url.host), TALLY_INTEGER("port", worker->url.port));
+        tally_log(TALLY_LOG_INFO, "projector.redis_connected", TALLY_TEXT("host", worker->url.host),
+                  TALLY_INTEGER("port", worker->url.port));
         return;
     }
     tally_redis_close(&redis);
@@ -74,8 +74,7 @@ static enum tally_status begin_generation(struct tally_worker *worker, int64_t *
     int64_t *highs = lows + count;
     enum tally_status status = TALLY_OK;
     for (int32_t i = 0; i < count && status == TALLY_OK; i++)
-        status = tally_consumer_watermarks(worker->consumer, i, WATERMARK_MS, &lows[i], &highs[i],
-                                           error);
+        status = tally_tip_ask(worker->tip, i, WATERMARK_MS, &lows[i], &highs[i], error);
     if (status == TALLY_OK)
         status = tally_log_whole(lows, count, error);
     const int64_t now = tally_clock_wall_us() / 1000000;
@@ -136,8 +135,8 @@ static enum tally_status resume(struct tally_worker *worker, int32_t id,
         .cluster = worker->topology.cluster,
         .partitions = worker->topology.partitions,
     };
-    enum tally_status status = tally_consumer_watermarks(worker->consumer, id, WATERMARK_MS,
-                                                         &log.low, &log.high, error);
+    enum tally_status status =
+        tally_tip_ask(worker->tip, id, WATERMARK_MS, &log.low, &log.high, error);
     if (status == TALLY_OK)
         status = tally_position_check(position, id, &log, error);
     if (status != TALLY_OK)
@@ -193,8 +192,7 @@ memory:
 static enum tally_status assign_current(struct tally_worker *worker, struct tally_error *error)
 {
     struct tally_model *model = worker->model;
-    struct tally_consumer_start *starts =
-        calloc((size_t)model->partition_count, sizeof *starts);
+    struct tally_consumer_start *starts = calloc((size_t)model->partition_count, sizeof *starts);
     if (starts == NULL)
         return tally_fail(error, TALLY_NO_MEMORY, "assignment");
     size_t count = 0;

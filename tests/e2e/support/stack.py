@@ -3,7 +3,6 @@
 PostgreSQL and Kafka are the servers of TALLY_PG_DSN and TALLY_KAFKA_BROKERS, shared with other stacks and never
 stopped; the database and the topics on them belong to the stack alone.
 """
-import json
 import os
 import secrets
 import subprocess
@@ -12,6 +11,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit, urlunsplit
 
 from support.api import Client, Response
+from support.murmur2 import partition_of
 from support.process import Process, free_port
 from support.redis import Redis
 from support.wait import until
@@ -45,6 +45,10 @@ class Service(Process):
         if kind != "projector":
             self.api = f"127.0.0.1:{free_port()}"
             self.settings[f"TALLY_{kind.upper()}_LISTEN"] = self.api
+        else:
+            # Static membership: a projector that was killed takes its partitions again without waiting for the
+            # group to miss it.
+            self.settings["TALLY_GROUP_INSTANCE_ID"] = f"projector-{number}"
         self.settings.update(stack.settings_of(kind))
         self.settings.update(settings)
         name = f"{kind}-{number}"
@@ -64,7 +68,8 @@ class Service(Process):
         if not self.runs():
             raise RuntimeError(f"{self.name} ended with {self._popen.returncode}:\n{self.log_tail()}")
         answer = self.look("/readyz?verbose")
-        return answer.status == 200 or answer.body
+        assert answer.status == 200, answer.body
+        return True
 
     def look(self, path, timeout=10):
         """GET on the admin port."""
@@ -270,9 +275,13 @@ class Stack:
         stats = self.stats()
         return stats["users"], stats["posts"], stats["comments"]
 
+    def until_swept(self, seconds=60):
+        """Until the background half of deleting has nothing more to do."""
+        until("nothing is left to sweep", lambda: self.sql(UNSWEPT) == [["0"]], seconds)
+
     def until_equal(self, seconds=60):
         """Waits until the read model equals a recount, both by our own count and by tallyctl verify; returns it."""
-        until("nothing is left to sweep", lambda: self.sql(UNSWEPT) == [["0"]], seconds)
+        self.until_swept(seconds)
         source = self.recount()
 
         def differing():
@@ -283,9 +292,25 @@ class Stack:
             return True
         until("the read model equals a recount", differing, seconds)
         expected = (len(source), sum(row[1] for row in source.values()), sum(row[2] for row in source.values()))
-        until(f"the totals are {expected}", lambda: self.totals() == expected or self.totals() == expected, 10)
+
+        def totalled():
+            totals = self.totals()
+            assert totals == expected, f"/v1/stats says {totals}"
+            return True
+        until(f"the totals (users, posts, comments) are {expected}", totalled, seconds)
         self.ctl("verify", check=0)
         return source
+
+    def applied(self):
+        """Sum of the read model's positions: events applied since the topic began."""
+        script = ("local sum = 0 for p = 0, ARGV[1] - 1 do sum = sum + (redis.call('HGET', 'tally:' .. "
+                  "redis.call('GET', 'tally:generation') .. ':{' .. p .. '}:position', 'offset') or 0) end return sum")
+        return int(self.redis.call("EVAL", script, "0", str(PARTITIONS)))
+
+    def user_key(self, user):
+        """The user's key in Redis, by our own reading of the layout."""
+        generation = self.redis.call("GET", "tally:generation")
+        return f"tally:{generation}:{{{partition_of(user, PARTITIONS)}}}:user:{user}"
 
 
 def psql(dsn, statement):

@@ -1,0 +1,77 @@
+/*
+ * Load: a generator of writes over HTTP, on one event loop, that counts exactly what was
+ * acknowledged.
+ *
+ * Every POST carries an Idempotency-Key and is repeated with it where the answer says that another
+ * attempt may succeed, or where there is none; so an effect is counted once although tally-command
+ * is killed in between. A DELETE has no key: one that is repeated and then finds nothing counts as
+ * done, because the attempt before it may have been carried out.
+ *
+ * At a constant rate latencies are measured from the moment a command was due, not from when a
+ * connection was free for it, so that a stalled server shows in full (coordinated omission, Gil
+ * Tene; https://github.com/giltene/wrk2#readme).
+ */
+#ifndef TALLY_SERVICE_CTL_LOAD_H
+#define TALLY_SERVICE_CTL_LOAD_H
+
+#include "service/ctl/choice.h"
+#include "service/ctl/histogram.h"
+
+struct tally_load_options {
+    const char *command_address; /* host:port of the write API */
+    const char *query_address;   /* of the read API; used with `visibility` > 0 */
+    int64_t users;               /* made first, or found again by the same seed; > 0 */
+    struct tally_distribution distribution;
+    struct tally_mix mix;
+    int connections;    /* > 0 */
+    double rate_s;      /* commands a second; 0: as fast as it goes */
+    int64_t commands;   /* to send; 0: until `duration_s` has passed */
+    int64_t duration_s; /* 0: until `commands` are done */
+    uint64_t seed;
+    double visibility;   /* share of writes that are read back, 0 to 1 */
+    int64_t retry_for_s; /* longest time one command is repeated */
+    /* Several times a second: `phase` is "making users" or "writing"; `total` may be 0. */
+    void (*on_progress)(void *context, const char *phase, int64_t done, int64_t total);
+    void *context;
+};
+
+/* Bounds the table of errors; what comes beyond is counted as "other". */
+#define TALLY_LOAD_ERRORS 24
+struct tally_load_errors {
+    struct {
+        char name[48]; /* slug of the problem, or of the client's failure */
+        int64_t count;
+    } list[TALLY_LOAD_ERRORS];
+    size_t count;
+};
+
+struct tally_load_report {
+    int64_t users_made;                  /* by this run */
+    int64_t users_found;                 /* from an earlier run with the same seed */
+    int64_t made[TALLY_LOAD_KIND_COUNT]; /* acknowledged, by kind */
+    int64_t gone; /* deletes that found nothing: of comments that went with their post, or
+                     repeated after an attempt whose answer was lost */
+    int64_t gone_after_retry; /* of `gone`, those that were repeated; counted in `made` too */
+    int64_t refused;          /* comments on a post that was deleted meanwhile */
+    int64_t failed;           /* commands given up, and answers nobody expects */
+    int64_t retries;
+    int64_t commands;                /* finished, in whatever way */
+    double seconds;                  /* of the writing, without the making of users */
+    struct tally_latency write;      /* acknowledged commands, without those that were repeated */
+    struct tally_latency repeated;   /* those that were, until the last answer */
+    struct tally_latency visibility; /* acknowledgement to visible read */
+    int64_t reads_skipped;           /* every reading connection was busy */
+    int64_t reads_failed;            /* not visible within 10 s, or no answer */
+    int64_t reads_stale;             /* answered with an older version: must never be */
+    struct tally_load_errors errors; /* why commands failed */
+    struct tally_load_errors retry_causes;
+    bool interrupted; /* SIGINT or SIGTERM ended it; the report covers what was done */
+};
+
+/* Blocks until done. UNAVAILABLE: not one user could be made; otherwise `report` is filled and
+ * counts the failures. */
+enum tally_status tally_load_run(const struct tally_load_options *options,
+                                 struct tally_load_report *report,
+                                 struct tally_error *error) TALLY_MUST_CHECK;
+
+#endif

@@ -1,0 +1,84 @@
+/*
+ * Load, inside: the state that its files share. A load has lanes, each with a connection and at
+ * most one command; and readers, which watch an acknowledged write become visible. All on one loop.
+ */
+#ifndef TALLY_SERVICE_CTL_LOAD_INTERNAL_H
+#define TALLY_SERVICE_CTL_LOAD_INTERNAL_H
+
+#include "core/buffer.h"
+#include "http/client.h"
+#include "loop/loop.h"
+#include "service/ctl/load.h"
+
+enum load_phase { LOAD_MAKING_USERS, LOAD_WRITING };
+
+struct load;
+
+/* A lane is free, waits for its command's time or for the next attempt (timer), or has a request
+ * in flight (client). */
+struct load_lane {
+    struct load *load;
+    struct tally_http_client *client;
+    struct tally_timer *timer;
+    bool busy;
+    int64_t number; /* of the command, from 0 in each phase */
+    enum tally_load_kind kind;
+    int64_t user;       /* index, of the author */
+    int64_t due_us;     /* monotonic; latency counts from here */
+    int64_t give_up_us; /* no attempt starts after */
+    struct tally_backoff backoff;
+    unsigned attempts;
+    struct tally_buffer target, headers, body;
+};
+
+struct load_reader {
+    struct load *load;
+    struct tally_http_client *client;
+    bool busy;
+    int64_t acknowledged_us;
+    int64_t version;
+};
+
+struct load {
+    const struct tally_load_options *options;
+    struct tally_load_report *report;
+    struct tally_error *error; /* why making users failed */
+    struct event_base *base;
+    enum load_phase phase;
+    int64_t next; /* number of the next command of the phase */
+    int64_t done;
+    int64_t start_us; /* of the phase, monotonic */
+    bool stopping;    /* no new commands */
+    bool failed;      /* a user could not be made */
+    int64_t *users;   /* their ids; owned */
+    uint64_t nonce;   /* makes the keys of this run's commands its own */
+    struct tally_zipf zipf;
+    struct tally_random random;
+    struct tally_made posts, comments;
+    struct load_lane *lanes; /* options->connections of them; owned */
+    int busy_lanes;
+    struct load_reader *readers; /* owned; none where nothing is read back */
+    int reader_count;
+    int busy_readers;
+};
+
+/* Opens lanes and readers; load_lanes_close() also after a failure. */
+enum tally_status load_lanes_open(struct load *load, struct tally_error *error) TALLY_MUST_CHECK;
+void load_lanes_close(struct load *load);
+/* Gives every lane work; the loop ends by load_check_end(). */
+void load_lanes_start(struct load *load);
+
+/* Prepares target, headers and body of the lane's command. False where memory has run out. */
+bool load_compose_user(struct load_lane *lane);
+bool load_compose_command(struct load_lane *lane);
+
+enum tally_status load_readers_open(struct load *load, struct tally_error *error) TALLY_MUST_CHECK;
+void load_readers_close(struct load *load);
+/* A write was acknowledged now: reads it back where the dice say so. */
+void load_maybe_read(struct load *load, int64_t user_id, int64_t version);
+
+/* Leaves the loop once no lane and no reader is busy. */
+void load_check_end(struct load *load);
+void load_count_error(struct tally_load_errors *errors, const char *name);
+
+#endif

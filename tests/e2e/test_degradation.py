@@ -1,0 +1,93 @@
+"""Each side degrades alone, says so, and recovers by itself."""
+from support.api import assert_problem, assert_success
+from support.kafka import consume, produce
+from support.murmur2 import partition_of
+from support.stack import PARTITIONS
+from support.wait import until
+
+
+def test_reads_go_on_without_postgresql_writes_are_refused_and_come_back_by_themselves(own_stack):
+    stack = own_stack
+    user = stack.new_user()
+    stack.new_post(user)
+    document = stack.user_at(user, 2).json
+    stack.server_sql(f"ALTER DATABASE {stack.database} ALLOW_CONNECTIONS false")
+    stack.server_sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{stack.database}'")
+
+    until("a write is refused", lambda: stack.write.post("/v1/users", stack.new_profile()).status == 503)
+    for _ in range(20):
+        refused = stack.write.post("/v1/posts", {"authorId": user, "body": "Refused"})
+        assert_problem(refused, 503)
+        assert int(refused.header("Retry-After")) >= 1
+        assert stack.read.get(f"/v1/users/{user}").json == document
+        assert stack.read.get("/v1/stats").status == 200
+    until("tally-command is unready", lambda: not stack.command.ready())
+    assert stack.query.ready() and stack.projector.ready()
+    assert stack.command.look("/livez").status == 200
+
+    stack.server_sql(f"ALTER DATABASE {stack.database} ALLOW_CONNECTIONS true")
+    stack.command.until_ready()
+    until("a write is taken", lambda: stack.write.post("/v1/posts", {"authorId": user, "body": "Taken"}).status == 201)
+    source = stack.until_equal()
+    assert source[user][1] >= 2
+
+
+def assert_reads_are_refused_and_writes_go_on(stack, user):
+    until("a read is refused", lambda: stack.read.get(f"/v1/users/{user}", timeout=10).status == 503)
+    for _ in range(10):
+        # The bound of the answer is the client's patience; without one it would hang with Redis.
+        refused = stack.read.get(f"/v1/users/{user}", timeout=10)
+        assert_problem(refused, 503)
+        assert int(refused.header("Retry-After")) >= 1
+        assert_problem(stack.read.get("/v1/stats", timeout=10), 503)
+        assert_problem(stack.read.get("/v1/users", query={"ids": user}, timeout=10), 503)
+        stack.new_post(user)
+    until("tally-query is unready", lambda: not stack.query.ready())
+    assert stack.command.ready()
+    assert stack.query.look("/livez").status == 200
+
+
+def test_writes_go_on_without_redis_reads_are_refused_and_all_is_counted_after_it(own_stack):
+    stack = own_stack
+    user = stack.new_user()
+    stack.user_at(user, 1)
+    stack.redis.kill()
+    assert_reads_are_refused_and_writes_go_on(stack, user)
+    stack.redis.start()
+    stack.query.until_ready()
+    assert stack.user_at(user, 11).json["postCount"] == 10
+    stack.until_equal()
+
+
+def test_a_redis_that_hangs_holds_up_neither_reads_nor_writes(own_stack):
+    stack = own_stack
+    user = stack.new_user()
+    stack.user_at(user, 1)
+    stack.redis.pause()
+    assert_reads_are_refused_and_writes_go_on(stack, user)
+    stack.redis.resume()
+    stack.query.until_ready()
+    assert stack.user_at(user, 11).json["postCount"] == 10
+    stack.until_equal()
+
+
+def test_an_event_that_cannot_be_read_degrades_its_user_alone_and_the_partition_goes_on(own_stack):
+    stack = own_stack
+    user = stack.new_user()
+    partition = partition_of(user, PARTITIONS)
+    neighbour = stack.new_user()
+    while partition_of(neighbour, PARTITIONS) != partition:
+        neighbour = stack.new_user()
+    stack.user_at(user, 1)
+    produce(stack.brokers, stack.topic, user, "no json {", [
+        ("ce_specversion", "1.0"), ("ce_id", f"{user}-2"), ("ce_type", "planet.created"), ("ce_source", "/elsewhere"),
+        ("ce_subject", user), ("ce_time", "2026-01-01T00:00:00Z"), ("ce_sequence", "2"), ("ce_timeline", "1"),
+        ("content-type", "application/json")], partition)
+
+    until("the user is degraded", lambda: stack.read.get(f"/v1/users/{user}").json.get("degraded") is True)
+    version = assert_success(stack.write.post("/v1/posts", {"authorId": neighbour, "body": "A post"}), 201)["version"]
+    assert "degraded" not in stack.user_at(neighbour, version).json
+    letters = consume(stack.brokers, stack.dlq_topic)
+    assert [(letter.key, letter.value) for letter in letters] == [(user, "no json {")]
+    assert letters[0].headers["ce_type"] == "planet.created"
+    assert "planet.created" in str(letters[0].headers.values()) and len(letters[0].headers) > 9

@@ -1,0 +1,228 @@
+"""Operations: health, metrics, logs, settings, and how a service stops."""
+import re
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from support.api import NO_ANSWER, assert_success
+from support.process import free_port
+from support.stack import RowLock
+from support.wait import until
+from support.writers import Writers
+
+KINDS = ("command", "projector", "query")
+SAMPLE = re.compile(r'([a-zA-Z_:][a-zA-Z0-9_:]*)(\{[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\\n]|\\.)*"'
+                    r'(?:,[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\\n]|\\.)*")*\})? (\S+)')
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_service_tells_that_it_lives_and_is_ready_and_what_it_needs(stack, kind):
+    service = stack.service(kind)
+    assert service.look("/livez").status == 200
+    assert service.look("/readyz").status == 200
+    health = service.look("/readyz?verbose").json
+    assert health["ready"] is True and health["checks"]
+    assert all(check["ok"] is True and check["name"] for check in health["checks"])
+    assert service.look("/nothing").status == 404
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_metrics_are_prometheus_text_with_the_tally_prefix_and_no_user_in_it(stack, kind):
+    user = stack.new_user()
+    stack.user_at(user, 1)
+    answer = stack.service(kind).look("/metrics")
+    assert answer.status == 200
+    assert answer.header("Content-Type").startswith("text/plain; version=0.0.4"), answer
+    text = answer.body.decode()
+    assert text.endswith("\n")
+    types, helps, seen = {}, set(), set()
+    for line in text.splitlines():
+        if line.startswith("# TYPE "):
+            _, _, name, kind_of = line.split(" ")
+            assert name not in types, f"{name} is declared twice"
+            types[name] = kind_of
+        elif line.startswith("# HELP "):
+            helps.add(line.split(" ")[2])
+        else:
+            match = SAMPLE.fullmatch(line)
+            assert match, f"no sample: {line!r}"
+            assert (match[1], match[2]) not in seen, f"twice: {line!r}"
+            seen.add((match[1], match[2]))
+            base = match[1] if match[1] in types else re.sub(r"_(bucket|sum|count)$", "", match[1])
+            assert base in types and base in helps, f"neither TYPE nor HELP: {line!r}"
+            float(match[3])
+    assert types and all(name.startswith("tally_") for name in types)
+    assert all(name.endswith("_total") == (kind_of == "counter") for name, kind_of in types.items()), types
+    assert not re.search(r"_(ms|us|milliseconds|microseconds|kb|mb)\b", text)
+    assert user not in text
+
+
+def test_the_metrics_count_what_is_done(stack):
+    before = {kind: stack.service(kind).metrics() for kind in KINDS}
+    user = stack.new_user()
+    for _ in range(10):
+        stack.new_post(user)
+    stack.user_at(user, 11)
+
+    def rise(kind, prefix):
+        now = stack.service(kind).metrics()
+        return sum(value - before[kind].get(name, 0) for name, value in now.items() if name.startswith(prefix))
+    until("requests are counted", lambda: rise("command", "tally_command_requests_total") >= 11)
+    until("events are counted as published", lambda: rise("command", "tally_relay_published_total") >= 11)
+    until("events are counted as applied", lambda: rise("projector", "tally_projector_events_total") >= 11)
+    until("reads are counted", lambda: rise("query", "tally_query_requests_total") >= 1)
+    buckets = [name for name in stack.query.metrics() if name.startswith("tally_query_request_seconds_bucket")]
+    assert any('le="0.0001"' in name for name in buckets), buckets[:3]
+
+
+def test_logs_are_json_lines_without_bodies_addresses_or_tokens(stack):
+    marker = f"hidden{stack.id}"
+    headers = {"Authorization": f"Bearer {marker}token", "Idempotency-Key": f"{marker}key"}
+    profile = {"name": f"{marker}name", "email": f"{marker}@example.org", "avatar": f"https://example.org/{marker}"}
+    user = assert_success(stack.write.post("/v1/users", profile, headers), 201)["id"]
+    assert stack.write.post("/v1/users", profile).status == 409
+    assert stack.write.post("/v1/users", f'{{"{marker}', {"Content-Type": "application/json"}).status == 400
+    assert stack.write.post("/v1/posts", {"authorId": user, "title": f"{marker}title", "body": f"{marker}body"}).status == 201
+    stack.user_at(user, 2)
+    assert stack.read.get(f"/v1/users/{user}", {"Authorization": f"Bearer {marker}token"}).status == 200
+    assert stack.write.delete(f"/v1/users/{user}").status == 202
+    stack.until_equal()
+    password = re.search(r"//[^:/@]+:([^@]+)@", stack.dsn)
+    for service in stack.services:
+        lines = service.log_lines()
+        assert lines, f"{service.name} logs nothing"
+        for line in lines:
+            assert {"time", "level", "service", "event"} <= set(line), line
+            assert line["service"] == f"tally-{service.kind}" and line["level"] in ("debug", "info", "warning", "error"), line
+        text = service.log_text()
+        assert marker not in text, [line for line in text.splitlines() if marker in line][:3]
+        assert password is None or password[1] not in text
+
+
+def test_a_write_in_flight_is_answered_before_a_command_service_that_was_told_to_stop_exits(stack):
+    user = stack.new_user()
+    service = stack.add("command", TALLY_DRAIN_MS="60000", TALLY_COMMAND_TIMEOUT_MS="60000").start()
+    with ThreadPoolExecutor(1) as pool, RowLock(stack, user) as lock:
+        write = pool.submit(service.client.post, "/v1/posts", {"authorId": user, "body": "A post"})
+        lock.until_awaited()
+        service.signal(15)
+        until("the service is unready", lambda: not service.ready())
+        assert service.runs()
+        lock.release()
+        answer = write.result()
+    assert_success(answer, 201)
+    assert service.wait() == 0, service.log_tail()
+    assert stack.user_at(user, 2).json["postCount"] == 1
+
+
+def test_a_read_in_flight_is_answered_before_a_query_service_that_was_told_to_stop_exits(stack):
+    user = stack.new_user()
+    stack.user_at(user, 1)
+    service = stack.add("query").start()
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(service.client.get, f"/v1/users/{user}", {"Prefer": "wait=10"}, {"minVersion": 1000})
+        until("the read waits", lambda: sum(value for name, value in service.metrics().items()
+                                            if name.startswith("tally_query_waiters")) == 1)
+        service.signal(15)
+        answer = read.result()
+    assert answer.status == 503 and answer.header("Retry-After"), answer
+    assert service.wait() == 0, service.log_tail()
+
+
+def test_a_stopped_service_refuses_nobody_that_it_took_in(stack):
+    """Clients that write and read without pause see whole answers, then a closed connection or a refused one."""
+    user = stack.new_user()
+    for kind, method, path, body in (("command", "POST", "/v1/posts", {"authorId": user, "body": "A post"}),
+                                     ("query", "GET", f"/v1/users/{user}", None)):
+        service = stack.add(kind).start()
+        statuses = []
+
+        def ask_until_gone():
+            try:
+                while True:
+                    statuses.append(service.client.request(method, path, body).status)
+            except NO_ANSWER:
+                pass
+        with ThreadPoolExecutor(4) as pool:
+            runs = [pool.submit(ask_until_gone) for _ in range(4)]
+            until("requests are answered", lambda: len(statuses) > 50)
+            assert service.terminate() == 0, service.log_tail()
+            for run in runs:
+                run.result()
+        assert set(statuses) <= {200, 201, 503}, set(statuses)
+    stack.until_equal()
+
+
+def test_a_projector_that_was_told_to_stop_exits_and_its_successor_goes_on_where_it_was(own_stack):
+    stack = own_stack
+    with Writers([stack.command.api], [stack.new_user() for _ in range(20)]) as writers:
+        for _ in range(2):
+            seen = stack.applied()
+            until("100 more events are applied", lambda: stack.applied() >= seen + 100)
+            assert stack.projector.terminate() == 0, stack.projector.log_tail()
+            stack.projector.start()
+    writers.assert_counted(stack.until_equal())
+
+
+def test_a_projector_does_not_start_on_a_redis_that_may_evict_and_says_why(own_stack):
+    stack = own_stack
+    assert stack.projector.terminate() == 0
+    stack.redis.call("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    service = stack.add("projector")
+    service.spawn()
+    assert service.wait() != 0
+    assert "noeviction" in service.log_text()
+
+
+def run_service(stack, kind, *flags, **settings):
+    """Runs a service that is expected to end by itself."""
+    service = stack.add(kind, **settings)
+    stack.services.remove(service)
+    return subprocess.run([*service.command, *flags], env=service.environment, cwd=stack.folder,
+                          capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_settings_can_be_checked_without_starting(stack, kind):
+    assert run_service(stack, kind, "--check-config").returncode == 0
+    done = run_service(stack, kind, "--check-config", TALLY_DRAIN_MS="soon")
+    assert done.returncode != 0
+    assert "TALLY_DRAIN_MS" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name, value", [
+    ("TALLY_LOG_LEVEL", "loud"), ("TALLY_DRAIN_MS", "600001"), ("TALLY_DRAIN_MS", "-1"), ("TALLY_DRAIN_MS", "5s"),
+    ("TALLY_ADMIN_LISTEN", "9080"), ("TALLY_ADMIN_LISTEN", "127.0.0.1:65536")])
+def test_a_bad_setting_is_named_and_the_service_does_not_start(stack, kind, name, value):
+    done = run_service(stack, kind, **{name: value})
+    assert done.returncode != 0
+    said = done.stdout + done.stderr
+    assert value in said and (name in said or "host:port" in said), said
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_unknown_flag_or_setting_is_refused(stack, kind, tmp_path):
+    done = run_service(stack, kind, "--no-such-flag")
+    assert done.returncode != 0 and "no-such-flag" in done.stderr
+    settings = tmp_path / "settings"
+    settings.write_text("# a slip\nTALLY_LOG_LEVLE=info\n")
+    done = run_service(stack, kind, "--config", str(settings))
+    assert done.returncode != 0 and "TALLY_LOG_LEVLE" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("kind", ("command", "query"))
+def test_an_api_without_authentication_is_not_offered_to_other_machines(stack, kind):
+    for host in ("0.0.0.0", "[::]"):
+        listen = f"{host}:{free_port()}"
+        done = run_service(stack, kind, **{f"TALLY_{kind.upper()}_LISTEN": listen, "TALLY_AUTH": "off"})
+        assert done.returncode != 0
+        assert "loopback" in done.stdout + done.stderr, done
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_service_whose_port_is_taken_says_so_and_ends(stack, kind):
+    done = run_service(stack, kind, TALLY_ADMIN_LISTEN=stack.service(kind).admin)
+    assert done.returncode != 0
+    assert stack.service(kind).admin in done.stdout + done.stderr, done
