@@ -257,26 +257,6 @@ enum tally_status tally_kafka_admin_watermarks(struct tally_kafka_admin *admin, 
     return TALLY_OK;
 }
 
-enum tally_status tally_kafka_admin_timestamp(struct tally_kafka_admin *admin, const char *topic,
-                                              int32_t partition, int64_t offset, int timeout_ms,
-                                              int64_t *timestamp_ms, struct tally_error *error)
-{
-    *timestamp_ms = -1;
-    rd_kafka_topic_partition_list_t *assignment = rd_kafka_topic_partition_list_new(1);
-    rd_kafka_topic_partition_list_add(assignment, topic, partition)->offset = offset;
-    rd_kafka_resp_err_t code = rd_kafka_assign(admin->client, assignment);
-    rd_kafka_topic_partition_list_destroy(assignment);
-    if (code != RD_KAFKA_RESP_ERR_NO_ERROR)
-        return fail_unreachable(admin, code, "reading a message", error);
-    rd_kafka_message_t *message = rd_kafka_consumer_poll(admin->client, timeout_ms);
-    if (message != NULL && message->err == RD_KAFKA_RESP_ERR_NO_ERROR)
-        *timestamp_ms = rd_kafka_message_timestamp(message, NULL);
-    if (message != NULL)
-        rd_kafka_message_destroy(message);
-    (void)rd_kafka_assign(admin->client, NULL);
-    return TALLY_OK;
-}
-
 static void copy_name(char *target, size_t size, const char *text)
 {
     (void)snprintf(target, size, "%s", text != NULL ? text : "");

@@ -59,13 +59,6 @@ enum tally_status tally_kafka_admin_watermarks(struct tally_kafka_admin *admin, 
                                                int32_t partition, int timeout_ms, int64_t *low,
                                                int64_t *high,
                                                struct tally_error *error) TALLY_MUST_CHECK;
-/* The timestamp in milliseconds of the first message at or after `offset` of `partition`, read from
- * the log itself; -1 where there is none within the time. */
-enum tally_status tally_kafka_admin_timestamp(struct tally_kafka_admin *admin, const char *topic,
-                                              int32_t partition, int64_t offset, int timeout_ms,
-                                              int64_t *timestamp_ms,
-                                              struct tally_error *error) TALLY_MUST_CHECK;
-
 struct tally_kafka_member {
     char client_id[TALLY_KAFKA_NAME_BYTES];
     char instance_id[TALLY_KAFKA_NAME_BYTES]; /* "" where membership is dynamic */

@@ -49,6 +49,7 @@ struct load {
     int64_t done;
     int64_t start_us; /* of the phase, monotonic */
     bool stopping;    /* no new commands */
+    int64_t signalled_us; /* monotonic; when stopping by a signal began */
     bool failed;      /* a user could not be made */
     int64_t *users;   /* their ids; owned */
     uint64_t nonce;   /* makes the keys of this run's commands its own */

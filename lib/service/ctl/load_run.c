@@ -8,7 +8,7 @@
 #include <string.h>
 
 /* What can be deleted again, of each kind: 8 MiB of ids. */
-enum { MADE_MOST = 1 << 20, TICK_US = 200000 };
+enum { MADE_MOST = 1 << 20, TICK_US = 200000, SECOND_SIGNAL_US = 1000000 };
 
 void load_check_end(struct load *load)
 {
@@ -49,14 +49,21 @@ static void on_tick(evutil_socket_t descriptor, short what, void *context)
                                  : 0);
 }
 
-/* The first signal lets what is in flight end; a second one kills as usual. */
+/* The first signal lets what is in flight end; one a second later kills as usual. `timeout` and
+ * terminals send it twice at once, to the process and to its group. */
 static void on_signal(evutil_socket_t number, short what, void *context)
 {
     (void)what;
     struct load *load = context;
+    int64_t now_us = tally_clock_monotonic_us();
+    if (load->stopping && now_us - load->signalled_us > SECOND_SIGNAL_US) {
+        (void)signal((int)number, SIG_DFL);
+        (void)raise((int)number);
+    }
+    if (!load->stopping)
+        load->signalled_us = now_us;
     load->stopping = true;
     load->report->interrupted = true;
-    (void)signal((int)number, SIG_DFL);
 }
 
 static void run_phase(struct load *load, enum load_phase phase)
