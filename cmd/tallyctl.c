@@ -5,6 +5,7 @@
 static const struct tally_ctl_command commands[] = {
     {"migrate", tally_ctl_migrate, "bring the schema of PostgreSQL forward, or show it"},
     {"topics", tally_ctl_topics, "make the topics in Kafka, or show them"},
+    {"status", tally_ctl_status, "show how each server and service is"},
     {"verify", tally_ctl_verify, "prove that the read model equals a recount"},
     {"load", tally_ctl_load, "send writes and measure them"},
     {"config", tally_ctl_config, "print the reference of all settings"},

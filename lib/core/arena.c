@@ -28,6 +28,19 @@ void tally_arena_release(struct tally_arena *arena)
     arena->used = 0;
 }
 
+void tally_arena_reset(struct tally_arena *arena)
+{
+    struct tally_arena_block *kept = arena->blocks;
+    if (kept == NULL)
+        return;
+    arena->blocks = kept->next;
+    tally_arena_release(arena);
+    kept->next = NULL;
+    kept->used = 0;
+    arena->blocks = kept;
+    arena->used = kept->size;
+}
+
 void *tally_arena_allocate(struct tally_arena *arena, size_t size)
 {
     const size_t mask = alignof(max_align_t) - 1;

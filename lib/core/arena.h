@@ -20,9 +20,12 @@ struct tally_arena {
 void tally_arena_init(struct tally_arena *arena, size_t limit);
 /* Frees everything; the arena may be used again. */
 void tally_arena_release(struct tally_arena *arena);
+/* Takes back everything given out but keeps one block, so that the next request need not ask the
+ * system for memory. */
+void tally_arena_reset(struct tally_arena *arena);
 
-/* `size` bytes, zeroed, aligned for any type, valid until tally_arena_release(); NULL where there
- * is no memory or the limit is reached. */
+/* `size` bytes, zeroed, aligned for any type, valid until the next release or reset; NULL where
+ * there is no memory or the limit is reached. */
 void *tally_arena_allocate(struct tally_arena *arena, size_t size) TALLY_MUST_CHECK;
 /* A terminated copy of `length` bytes of `text`; NULL as above. */
 char *tally_arena_copy(struct tally_arena *arena, const char *text, size_t length) TALLY_MUST_CHECK;

@@ -40,8 +40,7 @@ static void empty(struct tally_buffer *buffer, size_t kept_bytes)
 
 void tally_http_exchange_end(struct tally_http_exchange *exchange)
 {
-    if (exchange->arena.blocks != NULL)
-        tally_arena_release(&exchange->arena);
+    tally_arena_reset(&exchange->arena);
     empty(&exchange->body, KEPT_BODY_BYTES);
     empty(&exchange->headers, KEPT_HEADERS_BYTES);
 }

@@ -287,6 +287,12 @@ void tally_consumer_poll(struct tally_consumer *consumer, int timeout_ms,
 size_t tally_record_headers(const struct tally_record *record, struct tally_record_header *headers,
                             size_t most)
 {
+    if (record->handle == NULL) {
+        const size_t given = record->header_count < most ? record->header_count : most;
+        for (size_t i = 0; i < given; i++)
+            headers[i] = record->headers[i];
+        return given;
+    }
     rd_kafka_headers_t *list = NULL;
     if (rd_kafka_message_headers(record->handle, &list) != RD_KAFKA_RESP_ERR_NO_ERROR)
         return 0;
@@ -297,6 +303,14 @@ size_t tally_record_headers(const struct tally_record *record, struct tally_reco
                                    &headers[count].length) == RD_KAFKA_RESP_ERR_NO_ERROR)
         headers[count++].value = value;
     return count;
+}
+
+void tally_record_forget_headers(struct tally_record *record)
+{
+    rd_kafka_headers_t *list = NULL;
+    if (record->handle != NULL &&
+        rd_kafka_message_detach_headers(record->handle, &list) == RD_KAFKA_RESP_ERR_NO_ERROR)
+        rd_kafka_headers_destroy(list);
 }
 
 void tally_record_release(struct tally_record *record)

@@ -9,7 +9,7 @@ struct events {
     struct event *readable;
     struct event *writable;
     struct event *flush; /* never waits for anything: made active by hand */
-    bool writing;        /* inside redisAsyncHandleWrite() */
+    bool writing;        /* inside redisAsyncHandleWrite(), before it has called a hook */
     int64_t *flushes;
 };
 
@@ -26,11 +26,9 @@ static void on_writable(evutil_socket_t descriptor, short what, void *argument)
     (void)what;
     struct events *events = argument;
     ++*events->flushes;
+    /* Reset by the hooks below and not here: a failed write frees the context and the events. */
     events->writing = true;
-    struct redisAsyncContext *context = events->context;
-    redisAsyncHandleWrite(context);
-    /* A failed write frees the context and with it the events; hiredis leaves no other sign than
-     * that its clean-up hook ran, which clears nothing here, so `writing` is reset by the hooks. */
+    redisAsyncHandleWrite(events->context);
 }
 
 /* hiredis calls it for every command, at the end of a write that was not whole, and once to wait

@@ -95,7 +95,9 @@ static void on_piece_end(enum tally_pg_end end, const PGresult *result,
         again = take_result(janitor, strtoll(PQgetvalue(result, 0, 0), NULL, 10));
     else if (janitor->options.on_failure != NULL)
         janitor->options.on_failure(error, janitor->options.context);
-    int64_t pause_ms = end == TALLY_PG_DONE ? periods_ms[task] : IDLE_MS;
+    bool early = end != TALLY_PG_DONE ||
+                 (task == TASK_SCHEMA && janitor->schema_version < tally_schema_version_needed());
+    int64_t pause_ms = early ? IDLE_MS : periods_ms[task];
     janitor->due_us[task] =
         tally_clock_monotonic_us() + (again ? 0 : jittered_us(janitor, pause_ms));
 }

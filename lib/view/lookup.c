@@ -6,12 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-void tally_lookup_changed(struct tally_lookup *lookup)
-{
-    if (lookup->options.on_change != NULL)
-        lookup->options.on_change(lookup->options.context);
-}
-
 bool tally_lookup_reply_integer(const struct redisReply *reply, int64_t *value)
 {
     if (reply->type == REDIS_REPLY_INTEGER) {
@@ -50,7 +44,6 @@ static void on_redis_change(bool open, void *context)
         tally_lookup_positions_tick(lookup);
     else
         lookup->tallies.redis_errors++;
-    tally_lookup_changed(lookup);
 }
 
 enum tally_status tally_lookup_new(struct event_base *base,
@@ -91,7 +84,6 @@ void tally_lookup_free(struct tally_lookup **lookup)
     if (*lookup == NULL)
         return;
     struct tally_lookup *freed = *lookup;
-    freed->options.on_change = NULL;
     tally_lookup_waits_release(freed, TALLY_STOPPING);
     /* Every read is in a command's hands, or waits for a round that is. */
     tally_redis_async_free(&freed->redis);

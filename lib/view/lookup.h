@@ -3,9 +3,9 @@
  *
  * Reads that are asked for in one turn of the loop leave in one write, the same user once. What a
  * read answers is never silently too low:
- * - The live generation and the positions of all its partitions are known, at most 100 ms old.
- * While they are missing, or a partition has not reached `until`, or its offset is below one seen
- * before in this generation (a Redis that went back), the answer is READ_MODEL_INCOMPLETE.
+ * - The live generation and the positions of all its partitions are read every 100 ms. While they
+ *   are missing, or a partition has not reached `until`, or its offset is below one seen before in
+ *   this generation (a Redis that went back), the answer is READ_MODEL_INCOMPLETE.
  * - A user that is absent is not taken for unknown before a second read, sent after the first was
  *   answered, has found generation and position still in place. A generation's number is never used
  *   twice, so the keys of a lost generation simply miss, and then this read tells.
@@ -28,9 +28,6 @@ struct tally_lookup_options {
     int64_t timeout_ms;    /* longest wait of a read, > 0 */
     size_t in_flight_most; /* reads in flight, waiting ones included; more are OVERLOADED */
     size_t waiters_most;   /* of them waiting for a version */
-    /* Something that tally_lookup_health() tells has changed. May be NULL. */
-    void (*on_change)(void *context);
-    void *context;
 };
 
 /* Starts connecting to Redis. CONFIG: the URL; NO_MEMORY. */

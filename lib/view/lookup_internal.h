@@ -107,7 +107,6 @@ enum tally_status tally_lookup_send(struct tally_lookup *lookup, int64_t deadlin
                                     struct tally_error *error) TALLY_MUST_CHECK;
 /* Decimal text of a reply's string; false where it is none. */
 bool tally_lookup_reply_integer(const struct redisReply *reply, int64_t *value);
-void tally_lookup_changed(struct tally_lookup *lookup);
 
 /* lookup_read.c */
 

@@ -196,7 +196,6 @@ static void round_finish(struct round *round)
     }
     bool same = round->status == TALLY_OK && round->seen == round->expected && round->seen != 0 &&
                 round->restarts == 0;
-    tally_lookup_changed(lookup);
     tally_lookup_deferred_resume(lookup);
     if (round->done != NULL)
         round->done(lookup, same, round->context);

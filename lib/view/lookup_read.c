@@ -142,7 +142,12 @@ void tally_lookup_deferred_resume(struct tally_lookup *lookup)
     lookup->deferred = NULL;
     for (struct read *next; deferred != NULL; deferred = next) {
         next = deferred->next;
-        repeat(deferred);
+        /* The round that ended may have begun before the generation changed; another is under way.
+         */
+        if (lookup->rounds > 0 && lookup->live.number != deferred->seen)
+            LL_PREPEND(lookup->deferred, deferred);
+        else
+            repeat(deferred);
     }
 }
 

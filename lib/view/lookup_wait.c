@@ -69,7 +69,8 @@ static struct waiter *take_ended(struct wait_group *group, bool all, int64_t ver
                                  int64_t now_us)
 {
     struct waiter *ended = NULL;
-    for (struct waiter *each = group->waiters, *next; each != NULL; each = next) {
+    for (struct waiter *each = group->waiters, *next; each != NULL && group->waiters != NULL;
+         each = next) {
         next = each->next;
         if (!all && each->version > version && each->deadline_us > now_us)
             continue;

@@ -202,7 +202,7 @@ def measured(side, seconds):
 def interleave(sides, rounds, seconds):
     """Runs the sides in turn (ABAB…), after one short warm-up of each; returns a list of samples for each side."""
     for side in sides:
-        measured(side, 1)
+        measured(side, 2)
     samples = {side.name: [] for side in sides}
     for number in range(rounds):
         for side in sides:
@@ -292,7 +292,7 @@ def compared(identity, what, samples, side, limit_name, limit_text, goal):
     cpu_ratio = sum(ours.cpu_us.values()) / max(sum(limit.cpu_us.values()), 1e-9)
     notes = [f"ratio by round: {min(ratios):.2f}–{max(ratios):.2f} ({len(ratios)} rounds); "
              f"latency p50 {ours.p50_ms:.2f} ms, p99 {ours.p99_ms:.2f} ms",
-             f"CPU µs an operation: {describe_cpu(ours)}; limit: {describe_cpu(limit)}; ratio {cpu_ratio:.2f}",
+             f"CPU µs an operation: {describe_cpu(ours)}; limit: {describe_cpu(limit)}; together {cpu_ratio:.2f} of the limit's",
              *describe_others(samples)]
     return Figure(identity, what, f"{ours.rate:,.0f}/s", f"{limit_text}: {limit.rate:,.0f}/s", ratio,
                   f"≥ {goal}", ratio >= goal, ratios, notes,

@@ -57,6 +57,8 @@ def pgbench(dsn, clients, seconds):
         figures[name] = value
     if figures.get("number of failed transactions", "0 ").split()[0] != "0":
         raise SideFailed(f"pgbench: {figures['number of failed transactions']} transactions failed")
+    if "tps" not in figures or "latency average" not in figures:
+        raise SideFailed(f"pgbench did nothing in {seconds} s: {figures}")
     average_ms = float(figures["latency average"].split()[0])
     return (Sample(float(figures["tps"].split()[0]), average_ms),
             int(figures["number of transactions actually processed"].split("/")[0]))

@@ -70,11 +70,13 @@ REFUSED = {
 @pytest.mark.parametrize("what", REFUSED)
 def test_what_is_not_clearly_one_request_gets_one_400_and_the_connection_is_closed(stack, api, what):
     answers, closed = ask(stack.service(api).api, REFUSED[what] + NEXT * 2)
-    assert [answer.status for answer in answers] == [400], answers
+    # The read API takes no body: it refuses the method before it comes to the chunks.
+    refusals = {400, 405} if api == "query" and what.startswith("a chunk") else {400}
+    assert len(answers) == 1 and answers[0].status in refusals, answers
     assert closed
     assert answers[0].headers["connection"] == "close"
     assert answers[0].headers["content-type"].startswith("application/problem+json")
-    assert json.loads(answers[0].body)["status"] == 400
+    assert json.loads(answers[0].body)["status"] == answers[0].status
 
 
 @pytest.mark.parametrize("api", APIS)

@@ -53,7 +53,7 @@ def test_every_success_carries_what_was_made_whose_count_moved_and_the_version_a
 
 def test_the_profile_is_read_as_it_was_written(stack):
     email = f"Zoë+tag.{stack.id}@example.org"
-    profile = {"name": 'Zoë "Ŵ" \\ 𝄞\n</script>', "email": email, "avatar": "https://example.org/zoë.png"}
+    profile = {"name": 'Zoë "Ŵ" \\ 𝄞 </script>', "email": email, "avatar": "https://example.org/zoë.png"}
     user = assert_success(stack.write.post("/v1/users", profile), 201)["id"]
     answer = stack.user_at(user, 1)
     assert answer.json == {"user": {"id": user, **profile}, "postCount": 0, "commentCount": 0, "version": 1}
@@ -177,8 +177,8 @@ def test_a_repeated_request_with_the_same_key_is_done_once_and_answered_alike(st
             assert (again.status, again.body, again.header("ETag"), again.header("Location")) == (
                 first.status, first.body, first.header("ETag"), first.header("Location"))
             assert again.header("Idempotent-Replayed") == "true"
-        assert_problem(stack.write.post(path, {**body, "name": "Other", "body": "Other"}, headers), 422,
-                       "idempotency-key-reused")
+        field = "name" if "name" in body else "body"
+        assert_problem(stack.write.post(path, {**body, field: "Another"}, headers), 422, "idempotency-key-reused")
     assert counts(stack.user_at(user, 4)) == (2, 1)
     assert stack.write.post("/v1/posts", {"authorId": user, "body": "A post"}).json["version"] == 5
 

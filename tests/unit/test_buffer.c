@@ -82,6 +82,10 @@ Test(arena, gives_zeroed_aligned_memory_up_to_its_limit_and_no_further)
     }
     cr_assert_null(tally_arena_allocate(&arena, 3001));
     cr_assert_null(tally_arena_allocate(&arena, SIZE_MAX));
+    tally_arena_reset(&arena);
+    cr_assert_leq(arena.used, 4096, "a reset keeps one block");
+    for (int i = 0; i < 2; i++)
+        cr_assert_not_null(tally_arena_allocate(&arena, 3001));
     tally_arena_release(&arena);
     cr_assert_str_eq(tally_arena_copy(&arena, "texts", 4), "text");
     tally_arena_release(&arena);

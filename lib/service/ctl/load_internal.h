@@ -47,12 +47,12 @@ struct load {
     enum load_phase phase;
     int64_t next; /* number of the next command of the phase */
     int64_t done;
-    int64_t start_us; /* of the phase, monotonic */
-    bool stopping;    /* no new commands */
+    int64_t start_us;     /* of the phase, monotonic */
+    bool stopping;        /* no new commands */
     int64_t signalled_us; /* monotonic; when stopping by a signal began */
-    bool failed;      /* a user could not be made */
-    int64_t *users;   /* their ids; owned */
-    uint64_t nonce;   /* makes the keys of this run's commands its own */
+    bool failed;          /* a user could not be made */
+    int64_t *users;       /* their ids; owned */
+    uint64_t nonce;       /* makes the keys of this run's commands its own */
     struct tally_zipf zipf;
     struct tally_random random;
     struct tally_made posts, comments;

@@ -57,15 +57,13 @@ static enum tally_status send_buffer(struct tally_redis *redis, const struct tal
     return status == TALLY_OK ? tally_redis_flush(redis, error) : status;
 }
 
-enum tally_status tally_load_ask(const struct tally_round *round, struct tally_model *model,
+enum tally_status tally_load_ask(struct tally_round *round, struct tally_model *model,
                                  struct tally_redis *redis, size_t *loaded,
                                  struct tally_error *error)
 {
-    struct tally_buffer out;
-    tally_buffer_init(&out, OUT_LIMIT_BYTES);
-    *loaded = append_all(round, model, &out);
-    enum tally_status status = *loaded > 0 ? send_buffer(redis, &out, error) : TALLY_OK;
-    tally_buffer_release(&out);
+    *loaded = append_all(round, model, &round->out);
+    enum tally_status status = *loaded > 0 ? send_buffer(redis, &round->out, error) : TALLY_OK;
+    tally_buffer_clear(&round->out);
     return status;
 }
 

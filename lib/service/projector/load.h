@@ -6,10 +6,10 @@
 
 #include "service/projector/round.h"
 
-/* Appends and sends the questions for the round's missing and new users; the replies come after
- * those of all that was sent before. `*loaded` receives how many users there are; 0: nothing was
- * sent. */
-enum tally_status tally_load_ask(const struct tally_round *round, struct tally_model *model,
+/* Sends the questions for the round's missing and new users, by way of its `out`; the replies come
+ * after those of all that was sent before. `*loaded` receives how many users there are; 0: nothing
+ * was sent. */
+enum tally_status tally_load_ask(struct tally_round *round, struct tally_model *model,
                                  struct tally_redis *redis, size_t *loaded,
                                  struct tally_error *error) TALLY_MUST_CHECK;
 /* Reads the replies; every user is loaded then. A new user that Redis does have costs a second

@@ -33,8 +33,10 @@ void tally_model_free(struct tally_model **model)
 
 void tally_model_own(struct tally_model *model, const int32_t *owned, size_t count)
 {
-    for (int32_t i = 0; i < model->partition_count; i++)
+    for (int32_t i = 0; i < model->partition_count; i++) {
         model->partitions[i].standing = TALLY_PARTITION_FOREIGN;
+        model->partitions[i].new_users = NULL;
+    }
     for (size_t i = 0; i < count; i++) {
         if (owned[i] >= 0 && owned[i] < model->partition_count)
             model->partitions[owned[i]].standing = TALLY_PARTITION_LOST;

@@ -34,6 +34,7 @@ void tally_round_drop_items(struct tally_round *round)
     for (size_t i = 0; i < round->count; i++) {
         tally_record_release(&round->items[i].record);
         free(round->items[i].poison);
+        tally_profile_clear(&round->items[i].profile);
     }
     round->count = 0;
     round->missing_count = 0;
@@ -76,14 +77,19 @@ static void decode(struct tally_round *round, struct tally_round_item *item)
     const size_t count = tally_record_headers(record, raw, HEADERS_MOST);
     for (size_t i = 0; i < count; i++) {
         headers[i] = (struct tally_header){raw[i].name, raw[i].value, raw[i].length};
-        if (strcmp(raw[i].name, "traceparent") == 0) {
-            item->trace = raw[i].value;
-            item->trace_length = raw[i].length;
-        }
+        if (strcmp(raw[i].name, "traceparent") == 0 && raw[i].value != NULL &&
+            raw[i].length < sizeof item->parent)
+            memcpy(item->parent, raw[i].value, raw[i].length);
     }
+    struct tally_event *event = &item->event;
     struct tally_error error;
-    if (tally_event_decode(&item->event, record->key, record->key_length, record->value,
-                           record->value_length, headers, count, &error) != TALLY_OK)
+    enum tally_status status =
+        tally_event_decode(event, record->key, record->key_length, record->value,
+                           record->value_length, headers, count, &error);
+    if (status == TALLY_OK &&
+        (event->type == TALLY_EVENT_USER_CREATED || event->type == TALLY_EVENT_USER_UPDATED))
+        status = tally_profile_parse(&item->profile, event->value, event->value_length, &error);
+    if (status != TALLY_OK)
         poison(round, item, &error);
 }
 
@@ -120,6 +126,8 @@ bool tally_round_take(struct tally_round *round, struct tally_model *model,
     model->partitions[partition].next = item->record.offset + 1;
     decode(round, item);
     check_partition(round, model, item);
+    if (item->poison == NULL)
+        tally_record_forget_headers(&item->record);
     if (item->event.user_id == 0)
         return true;
     item->slot = tally_users_get(model->users, partition, item->event.user_id);
@@ -194,20 +202,6 @@ static struct tally_chunk *open_chunk(struct tally_model *model, int32_t id, int
     return chunk;
 }
 
-/* Reads the profile where the event carries one that will be wanted; poison where it is invalid. */
-static void read_profile(struct tally_round *round, struct tally_round_item *item,
-                         struct tally_profile *profile)
-{
-    const struct tally_event *event = &item->event;
-    *profile = (struct tally_profile){0};
-    if (item->poison != NULL || event->version <= item->slot->state.version ||
-        (event->type != TALLY_EVENT_USER_CREATED && event->type != TALLY_EVENT_USER_UPDATED))
-        return;
-    struct tally_error error;
-    if (tally_profile_parse(profile, event->value, event->value_length, &error) != TALLY_OK)
-        poison(round, item, &error);
-}
-
 static enum tally_status fold_item(struct tally_round *round, struct tally_model *model,
                                    struct tally_apply_encoder *encoder,
                                    struct tally_round_item *item, int64_t from,
@@ -220,13 +214,11 @@ static enum tally_status fold_item(struct tally_round *round, struct tally_model
     enum tally_status status = TALLY_OK;
     if (item->slot != NULL && !tally_chunk_fits(chunk, item->slot, item->event.at_us))
         status = cut(round, model, encoder, id, error);
-    struct tally_profile profile;
-    read_profile(round, item, &profile);
     if (item->poison != NULL)
         tally_chunk_flag(chunk, item->record.offset, item->slot);
     else
         item->outcome = (enum tally_outcome)tally_chunk_fold(chunk, item->record.offset, item->slot,
-                                                             &item->event, &profile);
+                                                             &item->event, &item->profile);
     return status;
 }
 

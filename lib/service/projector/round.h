@@ -24,11 +24,11 @@ enum tally_outcome {
 const char *tally_outcome_text(enum tally_outcome outcome);
 
 struct tally_round_item {
-    struct tally_record record;   /* owned */
-    struct tally_event event;     /* valid unless poison */
-    struct tally_user_slot *slot; /* NULL: the key tells no user */
-    const char *trace;            /* traceparent, not terminated; NULL: none */
-    size_t trace_length;
+    struct tally_record record;           /* owned */
+    struct tally_event event;             /* valid unless poison */
+    struct tally_profile profile;         /* owned: of user.created and user.updated */
+    struct tally_user_slot *slot;         /* NULL: the key tells no user */
+    char parent[TALLY_TRACEPARENT_BYTES]; /* traceparent; "": none */
     enum tally_outcome outcome;
     char *poison; /* owned: why it cannot be applied; NULL: it can */
 };

@@ -100,11 +100,8 @@ bool tally_worker_in_flight(const struct tally_worker *worker)
 static void log_item(enum tally_log_level level, const char *name,
                      const struct tally_round_item *item, int64_t suppressed)
 {
-    char parent[TALLY_TRACEPARENT_BYTES] = "";
     char trace[TALLY_TRACE_ID_BYTES];
-    if (item->trace != NULL && item->trace_length < sizeof parent)
-        memcpy(parent, item->trace, item->trace_length);
-    tally_trace_id(parent, trace);
+    tally_trace_id(item->parent, trace);
     tally_log(
         level, name, TALLY_TEXT("trace", trace), TALLY_INTEGER("user", item->event.user_id),
         TALLY_INTEGER("version", item->event.version),

@@ -71,7 +71,7 @@ void tally_query_thread_metrics_register(struct tally_query_thread_metrics *thre
             (void)snprintf(labels, sizeof labels, "thread=\"%zu\"", thread);
             struct tally_metric *gauge =
                 tally_metrics_gauge(registry, gauges[i].name, gauges[i].help, labels);
-            memcpy((char *)&threads[thread] + gauges[i].offset, &gauge, sizeof gauge);
+            *(struct tally_metric **)(void *)((char *)&threads[thread] + gauges[i].offset) = gauge;
         }
     }
 }

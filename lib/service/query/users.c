@@ -52,7 +52,7 @@ static void on_user(enum tally_status status, const struct tally_lookup_user *us
     /* Also for a user that is absent: the write that gave the version may be on its way. */
     if (user != NULL && user->version < request->version)
         status = TALLY_READ_MODEL_BEHIND;
-    if (status == TALLY_OK)
+    if (status == TALLY_OK && user != NULL)
         answer_user(request, user);
     else
         tally_query_answer_problem(request->exchange, status, NULL);
@@ -183,7 +183,7 @@ static void on_item(enum tally_status status, const struct tally_lookup_user *us
         request->any = true;
         request->stalest_ms = user->fresh_at_ms;
     }
-    if (status == TALLY_OK)
+    if (status == TALLY_OK && user != NULL)
         status = keep_document(item, user);
     else if (status == TALLY_USER_NOT_FOUND)
         status = TALLY_OK;

@@ -98,4 +98,5 @@ class Process:
     def log_tail(self, lines=40):
         if not os.path.exists(self.log):
             return "(no log)"
-        return "\n".join(self.log_text().splitlines()[-lines:])
+        told = [line for line in self.log_text().splitlines() if '"level":"debug"' not in line]
+        return "\n".join(told[-lines:])

@@ -14,7 +14,7 @@ class Redis(Process):
         self.data = os.path.join(folder, "redis")
         os.makedirs(self.data, exist_ok=True)
         command = ["redis-server", "--bind", "127.0.0.1", "--port", str(self.port), "--dir", self.data,
-                   "--save", "", "--appendonly", "yes", "--appendfsync", "everysec",
+                   "--loglevel", "warning", "--save", "", "--appendonly", "yes", "--appendfsync", "everysec",
                    "--maxmemory-policy", "noeviction"]
         super().__init__("redis", command, dict(os.environ), log, folder)
 

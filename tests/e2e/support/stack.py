@@ -5,6 +5,7 @@ stopped; the database and the topics on them belong to the stack alone.
 """
 import os
 import secrets
+import shutil
 import subprocess
 import urllib.request
 from urllib.error import HTTPError
@@ -95,7 +96,9 @@ class Stack:
 
     def __init__(self, folder):
         self.folder = str(folder)
-        os.makedirs(self.folder, exist_ok=True)
+        # Of an earlier run: its data would be taken for this one's.
+        shutil.rmtree(self.folder, ignore_errors=True)
+        os.makedirs(self.folder)
         self.id = secrets.token_hex(6)
         self.brokers = required("TALLY_KAFKA_BROKERS")
         self.topic = f"tally.e2e.{self.id}.events"

@@ -1,0 +1,167 @@
+#include "core/clock.h"
+#include "service/ctl/output.h"
+#include "service/ctl/status_probe.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+/* Longest wait for all probes together. */
+enum { ALL_MS = 5000 };
+
+static const struct {
+    tally_probe *run;
+    const char *components[3]; /* what is down where the probe does not come back */
+} probes[] = {
+    {tally_probe_postgres, {"postgresql", "relay", NULL}},
+    {tally_probe_kafka, {"kafka", "projector", NULL}},
+    {tally_probe_redis, {"redis", NULL, NULL}},
+    {tally_probe_services, {"tally-command", "tally-projector", "tally-query"}},
+};
+enum { PROBES = sizeof probes / sizeof probes[0] };
+
+/* Not freed where the probe does not come back in time: its thread still writes here. */
+struct task {
+    pthread_t thread;
+    tally_probe *run;
+    struct tally_settings settings;
+    json_t *components;
+};
+
+static const struct argp argp = {
+    .doc = "Shows how each server and service is: schema, backlog and lag in events and seconds, "
+           "positions, readiness. What is down is shown as down, with the cause. Exits with 1 "
+           "where anything is not well. Takes 5 seconds at most." TALLY_CTL_EXIT_DOC,
+};
+
+void tally_probe_add(json_t *components, const char *component, const char *state, json_t *details,
+                     const char *format, ...)
+{
+    char summary[TALLY_PROBE_SUMMARY_BYTES];
+    va_list arguments;
+    va_start(arguments, format);
+    (void)vsnprintf(summary, sizeof summary, format, arguments);
+    va_end(arguments);
+    json_t *object =
+        json_pack("{s:s,s:s,s:s}", "component", component, "state", state, "summary", summary);
+    if (details != NULL)
+        (void)json_object_update(object, details);
+    json_decref(details);
+    (void)json_array_append_new(components, object);
+}
+
+static void *run_task(void *context)
+{
+    struct task *task = context;
+    task->run(&task->settings, task->components);
+    return NULL;
+}
+
+static struct task *start(const struct tally_settings *settings, tally_probe *run)
+{
+    struct task *task = calloc(1, sizeof *task);
+    if (task == NULL)
+        return NULL;
+    task->run = run;
+    task->settings = *settings;
+    task->components = json_array();
+    if (pthread_create(&task->thread, NULL, run_task, task) != 0) {
+        json_decref(task->components);
+        free(task);
+        return NULL;
+    }
+    return task;
+}
+
+/* Moves what the task found to `all`. */
+static void collect(struct task *task, size_t probe, const struct timespec *due, json_t *all)
+{
+    if (task != NULL && pthread_timedjoin_np(task->thread, NULL, due) == 0) {
+        (void)json_array_extend(all, task->components);
+        json_decref(task->components);
+        free(task);
+        return;
+    }
+    for (size_t i = 0; i < 3 && probes[probe].components[i] != NULL; i++)
+        tally_probe_add(all, probes[probe].components[i], "down", NULL, "no answer within %d s",
+                        ALL_MS / 1000);
+}
+
+static void print_partitions(const json_t *partitions)
+{
+    size_t index = 0;
+    json_t *row = NULL;
+    if (json_array_size(partitions) > 0)
+        (void)printf("    %9s %12s %12s %8s %12s %8s %12s\n", "partition", "low", "high", "epoch",
+                     "offset", "lag", "fresh ago");
+    json_array_foreach(partitions, index, row)
+    {
+        char fresh[TALLY_DURATION_BYTES] = "-";
+        if (json_object_get(row, "freshSecondsAgo") != NULL)
+            tally_ctl_format_duration(json_real_value(json_object_get(row, "freshSecondsAgo")),
+                                      fresh);
+        (void)printf("    %9lld %12lld %12lld %8lld %12lld %8lld %12s\n",
+                     (long long)json_integer_value(json_object_get(row, "partition")),
+                     (long long)json_integer_value(json_object_get(row, "low")),
+                     (long long)json_integer_value(json_object_get(row, "high")),
+                     (long long)json_integer_value(json_object_get(row, "epoch")),
+                     (long long)json_integer_value(json_object_get(row, "offset")),
+                     (long long)json_integer_value(json_object_get(row, "lagEvents")), fresh);
+    }
+}
+
+static void print_components(const json_t *all)
+{
+    size_t index = 0;
+    json_t *component = NULL;
+    json_array_foreach(all, index, component)
+    {
+        (void)printf("%-16s %-10s %s\n", json_string_value(json_object_get(component, "component")),
+                     json_string_value(json_object_get(component, "state")),
+                     json_string_value(json_object_get(component, "summary")));
+        json_t *partitions = json_object_get(component, "partitions");
+        if (json_is_array(partitions))
+            print_partitions(partitions);
+    }
+}
+
+static bool all_up(const json_t *all)
+{
+    size_t index = 0;
+    json_t *component = NULL;
+    json_array_foreach(all, index, component)
+    {
+        const char *state = json_string_value(json_object_get(component, "state"));
+        if (state == NULL || strcmp(state, "up") != 0)
+            return false;
+    }
+    return true;
+}
+
+int tally_ctl_status(struct tally_ctl *ctl, int argc, char **argv)
+{
+    int code = tally_ctl_parse(ctl, &argp, NULL, argc, argv);
+    if (code != TALLY_CTL_FINE)
+        return code;
+    struct task *tasks[PROBES];
+    struct timespec due;
+    (void)clock_gettime(CLOCK_REALTIME, &due);
+    due.tv_sec += ALL_MS / 1000;
+    for (size_t i = 0; i < PROBES; i++)
+        tasks[i] = start(&ctl->config.settings, probes[i].run);
+    json_t *all = json_array();
+    for (size_t i = 0; i < PROBES; i++)
+        collect(tasks[i], i, &due, all);
+    bool healthy = all_up(all);
+    code = healthy ? TALLY_CTL_FINE : TALLY_CTL_DIFFERENT;
+    if (ctl->json)
+        return tally_ctl_print_json(
+            ctl, json_pack("{s:b,s:o}", "healthy", healthy, "components", all), code);
+    print_components(all);
+    json_decref(all);
+    return code;
+}

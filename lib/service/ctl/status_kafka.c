@@ -1,0 +1,223 @@
+#include "core/clock.h"
+#include "kafka/admin.h"
+#include "redis/connection.h"
+#include "service/ctl/output.h"
+#include "service/ctl/status_probe.h"
+#include "view/keys.h"
+#include "view/position.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { LAG_LONG_S = 30 };
+
+/* What is known of one partition. */
+struct partition {
+    int64_t low, high;     /* of the topic */
+    bool present;          /* the read model has a position; else the rest is 0 */
+    int64_t epoch, offset; /* of the position */
+    int64_t fresh_at_ms;   /* 0: not known */
+};
+
+struct projector {
+    struct partition *partitions; /* owned */
+    int32_t count;
+    int brokers;
+    int64_t generation;              /* 0: there is none */
+    struct tally_kafka_group *group; /* owned; NULL where it could not be asked for */
+    struct tally_error redis_error;  /* why the positions are not known, or OK */
+};
+
+static int remaining_ms(int64_t due_us)
+{
+    int64_t left_ms = (due_us - tally_clock_monotonic_us()) / 1000;
+    return left_ms < 1 ? 1 : (int)left_ms;
+}
+
+static enum tally_status read_topic(struct tally_kafka_admin *admin, const char *topic,
+                                    int64_t due_us, struct projector *projector,
+                                    struct tally_error *error)
+{
+    enum tally_status status = tally_kafka_admin_topic(
+        admin, topic, remaining_ms(due_us), &projector->brokers, &projector->count, error);
+    if (status != TALLY_OK)
+        return status;
+    if (projector->count == 0)
+        return tally_fail(error, TALLY_NOT_FOUND,
+                          "there is no topic %s: run `tallyctl topics create`", topic);
+    projector->partitions = calloc((size_t)projector->count, sizeof *projector->partitions);
+    if (projector->partitions == NULL)
+        return tally_fail(error, TALLY_NO_MEMORY, "%d partitions", projector->count);
+    for (int32_t i = 0; status == TALLY_OK && i < projector->count; i++)
+        status = tally_kafka_admin_watermarks(admin, topic, i, remaining_ms(due_us),
+                                              &projector->partitions[i].low,
+                                              &projector->partitions[i].high, error);
+    return status;
+}
+
+static void read_group(struct tally_kafka_admin *admin, const char *name, int64_t due_us,
+                       struct projector *projector)
+{
+    struct tally_error ignored; /* lag and positions tell more than the group's state */
+    projector->group = calloc(1, sizeof *projector->group);
+    if (projector->group == NULL)
+        return;
+    if (tally_kafka_admin_group(admin, name, remaining_ms(due_us), projector->group, &ignored) !=
+        TALLY_OK)
+        (void)snprintf(projector->group->state, sizeof projector->group->state, "Unknown");
+}
+
+static int64_t element_number(const redisReply *reply, size_t index)
+{
+    const redisReply *element = reply->element[index];
+    return element->type == REDIS_REPLY_STRING ? strtoll(element->str, NULL, 10) : 0;
+}
+
+static enum tally_status read_position(struct tally_redis *redis, int64_t generation, int32_t index,
+                                       struct partition *partition, struct tally_error *error)
+{
+    char key[TALLY_VIEW_KEY_BYTES];
+    tally_view_position_key(key, generation, index);
+    redisReply *reply = NULL;
+    enum tally_status status =
+        tally_redis_call(redis, &reply, error,
+                         "HMGET %s " TALLY_VIEW_POSITION_EPOCH " " TALLY_VIEW_POSITION_OFFSET
+                         " " TALLY_VIEW_POSITION_FRESH_AT,
+                         key);
+    if (status != TALLY_OK)
+        return status;
+    if (reply->type == REDIS_REPLY_ARRAY && reply->elements == 3 &&
+        reply->element[0]->type == REDIS_REPLY_STRING) {
+        partition->present = true;
+        partition->epoch = element_number(reply, 0);
+        partition->offset = element_number(reply, 1);
+        partition->fresh_at_ms = element_number(reply, 2);
+    }
+    freeReplyObject(reply);
+    return TALLY_OK;
+}
+
+static void read_positions(const struct tally_settings *settings, struct projector *projector)
+{
+    struct tally_error *error = &projector->redis_error;
+    struct tally_redis_url url;
+    struct tally_redis *redis = NULL;
+    enum tally_status status = tally_redis_url_parse(settings->redis_url, &url, error);
+    if (status == TALLY_OK)
+        status = tally_redis_open(&url, settings->redis_timeout_ms, &redis, error);
+    if (status == TALLY_OK)
+        status = tally_generation_read(redis, &projector->generation, error);
+    if (status == TALLY_OK && projector->generation == 0)
+        status = tally_fail(error, TALLY_READ_MODEL_INCOMPLETE,
+                            "there is no read model yet (is a tally-projector running?)");
+    for (int32_t i = 0; status == TALLY_OK && i < projector->count; i++)
+        status = read_position(redis, projector->generation, i, &projector->partitions[i], error);
+    error->status = status;
+    if (redis != NULL)
+        tally_redis_close(&redis);
+}
+
+static double fresh_seconds_ago(const struct partition *partition)
+{
+    double age = (double)(tally_clock_wall_us() / 1000 - partition->fresh_at_ms) / 1000;
+    return partition->fresh_at_ms == 0 || age < 0 ? 0 : age;
+}
+
+static int64_t lag_events(const struct partition *partition)
+{
+    int64_t from = partition->offset > partition->low ? partition->offset : partition->low;
+    return !partition->present || partition->high < from ? 0 : partition->high - from;
+}
+
+/* Adds "partitions" to `details` and sums up. */
+static void describe_partitions(const struct projector *projector, json_t *details, int64_t *lag,
+                                double *lag_s, int32_t *lost)
+{
+    json_t *list = json_array();
+    for (int32_t i = 0; i < projector->count; i++) {
+        const struct partition *partition = &projector->partitions[i];
+        int64_t behind = lag_events(partition);
+        double age_s = fresh_seconds_ago(partition);
+        *lag += behind;
+        if (behind > 0 && age_s > *lag_s)
+            *lag_s = age_s;
+        *lost += !partition->present;
+        json_t *row = json_pack("{s:i,s:I,s:I}", "partition", (int)i, "low",
+                                (json_int_t)partition->low, "high", (json_int_t)partition->high);
+        if (partition->present) {
+            json_t *position = json_pack("{s:I,s:I,s:I,s:f}", "epoch", (json_int_t)partition->epoch,
+                                         "offset", (json_int_t)partition->offset, "lagEvents",
+                                         (json_int_t)behind, "freshSecondsAgo", age_s);
+            (void)json_object_update(row, position);
+            json_decref(position);
+        }
+        (void)json_array_append_new(list, row);
+    }
+    (void)json_object_set_new(details, "partitions", list);
+}
+
+static void add_projector(json_t *components, const struct tally_settings *settings,
+                          const struct projector *projector)
+{
+    const struct tally_kafka_group *group = projector->group;
+    const char *group_state = group != NULL ? group->state : "Unknown";
+    size_t members = group != NULL ? group->member_count : 0;
+    int64_t lag = 0;
+    double lag_s = 0;
+    int32_t lost = 0;
+    json_t *details = json_object();
+    describe_partitions(projector, details, &lag, &lag_s, &lost);
+    json_t *sums =
+        json_pack("{s:I,s:s,s:s,s:I,s:I,s:f}", "generation", (json_int_t)projector->generation,
+                  "group", settings->consumer_group, "groupState", group_state, "members",
+                  (json_int_t)members, "lagEvents", (json_int_t)lag, "lagSeconds", lag_s);
+    (void)json_object_update(details, sums);
+    json_decref(sums);
+    if (projector->redis_error.status != TALLY_OK) {
+        tally_probe_add(components, "projector", "unhealthy", details,
+                        "positions are not known: %s", projector->redis_error.text);
+        return;
+    }
+    bool late = lag > 0 && lag_s > LAG_LONG_S;
+    char events[TALLY_NUMBER_BYTES], age[TALLY_DURATION_BYTES], lost_text[64] = "";
+    tally_ctl_format_duration(lag_s, age);
+    if (lost > 0)
+        (void)snprintf(lost_text, sizeof lost_text, ", %d partitions have no position", lost);
+    tally_probe_add(components, "projector", late || lost > 0 || members == 0 ? "unhealthy" : "up",
+                    details,
+                    "%s events behind (%s), group %s with %zu member%s, generation %" PRId64 "%s",
+                    tally_ctl_format_number(lag, events), age, group_state, members,
+                    members == 1 ? "" : "s", projector->generation, lost_text);
+}
+
+void tally_probe_kafka(const struct tally_settings *settings, json_t *components)
+{
+    const int64_t due_us = tally_clock_monotonic_us() + (int64_t)TALLY_PROBE_MS * 1000;
+    struct projector projector = {.redis_error = {.status = TALLY_OK}};
+    struct tally_error error;
+    struct tally_kafka_admin *admin = NULL;
+    enum tally_status status = tally_kafka_admin_new(settings->kafka_brokers, &admin, &error);
+    if (status == TALLY_OK)
+        status = read_topic(admin, settings->topic, due_us, &projector, &error);
+    if (status == TALLY_OK) {
+        tally_probe_add(components, "kafka", "up",
+                        json_pack("{s:i,s:s,s:i}", "brokers", projector.brokers, "topic",
+                                  settings->topic, "partitions", (int)projector.count),
+                        "%d broker%s, topic %s with %d partitions", projector.brokers,
+                        projector.brokers == 1 ? "" : "s", settings->topic, projector.count);
+        read_group(admin, settings->consumer_group, due_us, &projector);
+        read_positions(settings, &projector);
+        add_projector(components, settings, &projector);
+    } else {
+        bool answered = status == TALLY_NOT_FOUND;
+        tally_probe_add(components, "kafka", answered ? "unhealthy" : "down", NULL, "%s",
+                        error.text);
+        tally_probe_add(components, "projector", "down", NULL,
+                        "lag is not known without the topic's offsets");
+    }
+    tally_kafka_admin_free(&admin);
+    free(projector.partitions);
+    free(projector.group);
+}

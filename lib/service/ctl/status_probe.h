@@ -1,0 +1,41 @@
+/*
+ * Status probe: looks at one server or service and says how it is, as a JSON object.
+ *
+ * A probe runs in a thread of its own and blocks for no longer than about TALLY_PROBE_MS. It
+ * returns objects with at least "component", "state" ("up", "unhealthy" or "down") and "summary", a
+ * line for people; what else they hold is documented at the probe and stays stable.
+ */
+#ifndef TALLY_SERVICE_CTL_STATUS_PROBE_H
+#define TALLY_SERVICE_CTL_STATUS_PROBE_H
+
+#include "core/settings.h"
+#include "core/status.h"
+
+#include <jansson.h>
+
+#define TALLY_PROBE_MS 3000
+#define TALLY_PROBE_SUMMARY_BYTES 320
+
+/* Appends one object for each component it looked at to `components`, also where a server is down.
+ */
+typedef void tally_probe(const struct tally_settings *settings, json_t *components);
+
+/* "postgresql": schemaVersion, schemaNeeded, longestTransaction {pid, application, seconds} or
+ * null, eventsKept (counted to a million). "relay": epoch, savedSecondsAgo or null, backlogEvents
+ * (counted to 100,000), backlogSeconds, leader {pid, application} or null. */
+tally_probe tally_probe_postgres;
+/* "kafka": brokers, topic, partitions. "projector": generation, group, groupState, members,
+ * lagEvents, lagSeconds, partitions [{partition, low, high, epoch, offset, lagEvents,
+ * freshSecondsAgo}]. */
+tally_probe tally_probe_kafka;
+/* "redis": role, maxmemoryPolicy, usedMemoryBytes, generation. */
+tally_probe tally_probe_redis;
+/* "tally-command", "tally-projector", "tally-query": address, readiness (the document of /readyz).
+ */
+tally_probe tally_probe_services;
+
+/* A component of this state and summary; `details` (may be NULL) is merged and released. */
+void tally_probe_add(json_t *components, const char *component, const char *state, json_t *details,
+                     const char *format, ...) TALLY_PRINTF(5, 6);
+
+#endif
