@@ -1,6 +1,7 @@
 #include "core/config.h"
 
 #include <argp.h>
+#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,9 +27,7 @@ static void flag_of(const struct tally_setting *row, char flag[FLAG_BYTES])
     const char *name = row->name + strlen("TALLY_");
     size_t i = 0;
     for (; name[i] != '\0' && i < FLAG_BYTES - 1; i++) {
-        char letter = name[i];
-        flag[i] =
-            letter == '_' ? '-' : (char)(letter >= 'A' && letter <= 'Z' ? letter + 32 : letter);
+        flag[i] = name[i] == '_' ? '-' : (char)tolower((unsigned char)name[i]);
     }
     flag[i] = '\0';
 }

@@ -1,6 +1,7 @@
 #include "core/metrics.h"
 
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -79,7 +80,7 @@ static struct entry *add_entry(struct tally_metrics *metrics, enum metric_kind k
     entry->kind = kind;
     entry->name = name;
     entry->help = help;
-    memcpy(entry->labels, labels, strlen(labels));
+    (void)snprintf(entry->labels, sizeof entry->labels, "%s", labels);
     metrics->entries[metrics->count++] = entry;
     return entry;
 }

@@ -10,10 +10,8 @@
 #include <stdio.h>
 #include <unistd.h>
 
-enum {
-    PING_INTERVAL_MS = TALLY_RELAY_SILENCE_MS / 3,
-    SAVE_INTERVAL_MS = 20, /* while batches follow each other; at once when all has arrived */
-};
+static const int64_t PING_INTERVAL_US = TALLY_RELAY_SILENCE_MS * INT64_C(1000) / 3;
+static const int64_t SAVE_INTERVAL_US = 20000; /* while batches follow each other */
 
 void relay_set_failure(struct tally_relay *relay, const char *text)
 {
@@ -57,7 +55,7 @@ static enum tally_status save_landed(struct tally_relay *relay, struct tally_err
     tally_flight_land(&relay->flight, &relay->landed);
     int64_t now_us = tally_clock_monotonic_us();
     if (relay->landed.base == NULL ||
-        (relay->flight.count > 0 && now_us - relay->saved_us < SAVE_INTERVAL_MS * 1000))
+        (relay->flight.count > 0 && now_us - relay->saved_us < SAVE_INTERVAL_US))
         return TALLY_OK;
     enum tally_status status = tally_relay_reader_save(relay->reader, &relay->landed, error);
     if (status != TALLY_OK)
@@ -85,7 +83,7 @@ static enum tally_status serve_acknowledgements(struct tally_relay *relay, int w
     if (status != TALLY_OK)
         return status;
     int64_t now_us = tally_clock_monotonic_us();
-    if (now_us - relay->saved_us >= PING_INTERVAL_MS * 1000) {
+    if (now_us - relay->saved_us >= PING_INTERVAL_US) {
         relay->saved_us = now_us;
         return tally_relay_reader_ping(relay->reader, error);
     }
