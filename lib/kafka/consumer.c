@@ -12,6 +12,7 @@ struct tally_consumer {
     size_t owned_count;
     bool ownership_changed;
     struct tally_error trouble; /* of the error callback; OK: none */
+    rd_kafka_resp_err_t trouble_code;
 };
 
 /* Records who owns what and assigns nothing; see tally_consumer_assign(). */
@@ -36,6 +37,7 @@ static void on_error(rd_kafka_t *handle, int failure, const char *reason, void *
 {
     (void)handle;
     struct tally_consumer *consumer = opaque;
+    consumer->trouble_code = (rd_kafka_resp_err_t)failure;
     (void)tally_fail(&consumer->trouble, TALLY_UNAVAILABLE, "%s: %s",
                      rd_kafka_err2name((rd_kafka_resp_err_t)failure), reason);
 }
@@ -264,7 +266,7 @@ static void tell_message(struct tally_consumer *consumer, rd_kafka_message_t *me
 void tally_consumer_poll(struct tally_consumer *consumer, int timeout_ms,
                          struct tally_consumer_event *event)
 {
-    event->kind = TALLY_CONSUMED_NOTHING;
+    *event = (struct tally_consumer_event){.kind = TALLY_CONSUMED_NOTHING, .partition = -1};
     if (!consumer->ownership_changed && consumer->trouble.status == TALLY_OK) {
         rd_kafka_message_t *message = rd_kafka_consumer_poll(consumer->handle, timeout_ms);
         if (message != NULL) {
@@ -276,9 +278,7 @@ void tally_consumer_poll(struct tally_consumer *consumer, int timeout_ms,
         consumer->ownership_changed = false;
         event->kind = TALLY_CONSUMED_OWNERSHIP;
     } else if (consumer->trouble.status != TALLY_OK) {
-        event->kind = rd_kafka_fatal_error(consumer->handle, NULL, 0) != RD_KAFKA_RESP_ERR_NO_ERROR
-                          ? TALLY_CONSUMED_FATAL
-                          : TALLY_CONSUMED_TROUBLE;
+        event->kind = failure_kind(consumer->handle, consumer->trouble_code);
         event->error = consumer->trouble;
         consumer->trouble.status = TALLY_OK;
     }

@@ -28,12 +28,10 @@ enum tally_status tally_pg_connect(const char *dsn, const char *application_name
     return TALLY_OK;
 }
 
-enum tally_status tally_pg_exec(PGconn *connection, const char *sql, int count,
-                                const char *const *values, ExecStatusType expected,
-                                PGresult **result, struct tally_error *error)
+/* Takes over `made` and hands it on where it is what was expected. */
+static enum tally_status judge(PGconn *connection, PGresult *made, ExecStatusType expected,
+                               PGresult **result, struct tally_error *error)
 {
-    PGresult *made = count == 0 ? PQexec(connection, sql)
-                                : PQexecParams(connection, sql, count, NULL, values, NULL, NULL, 0);
     enum tally_status status = TALLY_OK;
     ExecStatusType kind = PQresultStatus(made);
     if (made == NULL || PQstatus(connection) == CONNECTION_BAD)
@@ -48,4 +46,28 @@ enum tally_status tally_pg_exec(PGconn *connection, const char *sql, int count,
     else
         PQclear(made);
     return status;
+}
+
+enum tally_status tally_pg_exec(PGconn *connection, const char *sql, int count,
+                                const char *const *values, ExecStatusType expected,
+                                PGresult **result, struct tally_error *error)
+{
+    PGresult *made = count == 0 ? PQexec(connection, sql)
+                                : PQexecParams(connection, sql, count, NULL, values, NULL, NULL, 0);
+    return judge(connection, made, expected, result, error);
+}
+
+enum tally_status tally_pg_prepare(PGconn *connection, const char *name, const char *sql,
+                                   struct tally_error *error)
+{
+    return judge(connection, PQprepare(connection, name, sql, 0, NULL), PGRES_COMMAND_OK, NULL,
+                 error);
+}
+
+enum tally_status tally_pg_exec_prepared(PGconn *connection, const char *name, int count,
+                                         const char *const *values, ExecStatusType expected,
+                                         PGresult **result, struct tally_error *error)
+{
+    return judge(connection, PQexecPrepared(connection, name, count, values, NULL, NULL, 0),
+                 expected, result, error);
 }

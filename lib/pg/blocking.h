@@ -22,11 +22,20 @@ enum tally_status tally_pg_connect(const char *dsn, const char *application_name
  * may be NULL where count is 0) and expects `expected` (PGRES_COMMAND_OK or PGRES_TUPLES_OK).
  * `*result` is the caller's, who frees it by PQclear(); `result` may be NULL. With count 0 `sql`
  * may hold several statements, which then are one transaction unless they say otherwise.
- * UNAVAILABLE: the connection is lost (PQstatus() says CONNECTION_BAD) or the server was short of
- * something for now, see tally_pg_classify(); INTERNAL: any other SQLSTATE; PROTOCOL: a result of
- * another kind. The text holds the SQLSTATE and the primary message. */
+ * UNAVAILABLE: the connection is lost (PQstatus() says CONNECTION_BAD), or an SQLSTATE that another
+ * attempt may get past; CONFIG and INTERNAL: other SQLSTATEs, see tally_pg_classify(); PROTOCOL: a
+ * result of another kind. The text holds the SQLSTATE and the primary message. */
 enum tally_status tally_pg_exec(PGconn *connection, const char *sql, int count,
                                 const char *const *values, ExecStatusType expected,
                                 PGresult **result, struct tally_error *error) TALLY_MUST_CHECK;
+
+/* Prepares `sql` under `name`, for tally_pg_exec_prepared(). */
+enum tally_status tally_pg_prepare(PGconn *connection, const char *name, const char *sql,
+                                   struct tally_error *error) TALLY_MUST_CHECK;
+/* As tally_pg_exec() with a prepared statement's name. */
+enum tally_status tally_pg_exec_prepared(PGconn *connection, const char *name, int count,
+                                         const char *const *values, ExecStatusType expected,
+                                         PGresult **result,
+                                         struct tally_error *error) TALLY_MUST_CHECK;
 
 #endif

@@ -5,11 +5,20 @@
 #include <string.h>
 
 /* Columns in the order of apply_commands() in schema/postgres/0003_commands.sql. */
-#define COLUMN_LIST(X)                                                                 \
-    X(OP, INT2)                                                                        \
-    X(USER_ID, INT8) X(TARGET_ID, INT8) X(IF_MATCH, INT8) X(NAME, TEXT) X(EMAIL, TEXT) \
-        X(AVATAR, TEXT) X(TITLE, TEXT) X(BODY, TEXT) X(CALLER, TEXT) X(KEY, TEXT)      \
-            X(REQUEST_HASH, BYTEA) X(TRACEPARENT, TEXT)
+#define COLUMN_LIST(X)     \
+    X(OP, INT2)            \
+    X(USER_ID, INT8)       \
+    X(TARGET_ID, INT8)     \
+    X(IF_MATCH, INT8)      \
+    X(NAME, TEXT)          \
+    X(EMAIL, TEXT)         \
+    X(AVATAR, TEXT)        \
+    X(TITLE, TEXT)         \
+    X(BODY, TEXT)          \
+    X(CALLER, TEXT)        \
+    X(KEY, TEXT)           \
+    X(REQUEST_HASH, BYTEA) \
+    X(TRACEPARENT, TEXT)
 
 enum column {
 #define X(name, type) COLUMN_##name,

@@ -252,7 +252,7 @@ static enum tally_status start_carrier(struct event_base *base, struct tally_bat
     enum { COLUMN_SLACK_BYTES = 1 << 20 }; /* a batch's bound leaves out what escapes no count */
     size_t most = batcher->options.limits.batch_most;
     carrier->batcher = batcher;
-    carrier->batch = calloc(most, sizeof *carrier->batch);
+    carrier->batch = calloc(most, sizeof(struct tally_queued *));
     carrier->outcomes = calloc(most, sizeof *carrier->outcomes);
     if (carrier->batch == NULL || carrier->outcomes == NULL)
         return tally_fail(error, TALLY_NO_MEMORY, "batches of %zu commands", most);

@@ -85,6 +85,13 @@ static bool take_result(struct tally_janitor *janitor, int64_t number)
     return false;
 }
 
+/* What failed, or waits for tallyctl migrate, is looked at again soon. */
+static int64_t pause_ms(const struct tally_janitor *janitor, enum task task, enum tally_pg_end end)
+{
+    bool behind = task == TASK_SCHEMA && janitor->schema_version < tally_schema_version_needed();
+    return end != TALLY_PG_DONE || behind || task >= TASK_COUNT ? IDLE_MS : periods_ms[task];
+}
+
 static void on_piece_end(enum tally_pg_end end, const PGresult *result,
                          const struct tally_error *error, void *context)
 {
@@ -95,11 +102,8 @@ static void on_piece_end(enum tally_pg_end end, const PGresult *result,
         again = take_result(janitor, strtoll(PQgetvalue(result, 0, 0), NULL, 10));
     else if (janitor->options.on_failure != NULL)
         janitor->options.on_failure(error, janitor->options.context);
-    bool early = end != TALLY_PG_DONE ||
-                 (task == TASK_SCHEMA && janitor->schema_version < tally_schema_version_needed());
-    int64_t pause_ms = early ? IDLE_MS : periods_ms[task];
-    janitor->due_us[task] =
-        tally_clock_monotonic_us() + (again ? 0 : jittered_us(janitor, pause_ms));
+    int64_t pause_us = again ? 0 : jittered_us(janitor, pause_ms(janitor, task, end));
+    janitor->due_us[task] = tally_clock_monotonic_us() + pause_us;
 }
 
 static void start_piece(struct tally_janitor *janitor, enum task task)
@@ -107,6 +111,7 @@ static void start_piece(struct tally_janitor *janitor, enum task task)
     char numbers[PARAMETERS_MOST][NUMBER_BYTES];
     const char *const values[PARAMETERS_MOST] = {numbers[0], numbers[1]};
     const int64_t first[TASK_COUNT] = {
+        [TASK_SCHEMA] = 0,
         [TASK_EVENTS] = janitor->options.retention_days,
         [TASK_SWEEP] = PIECE_ROWS,
         [TASK_KEYS] = KEYS_PIECE,

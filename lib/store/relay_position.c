@@ -40,7 +40,7 @@ enum column {
  * its index would make each poll as long as the day's events. The cost that a forbidden scan is
  * given would start the JIT compiler, which takes longer than every statement here. */
 static const char session_sql[] = "set enable_seqscan = off; set enable_bitmapscan = off;"
-                                  "set jit = off;"
+                                  "set jit = off; set plan_cache_mode = force_generic_plan;"
                                   "set synchronous_commit = off;";
 
 static const char identity_sql[] = "select system_identifier::text from pg_control_system()";
@@ -82,6 +82,12 @@ static const char piece_sql[] =
 static const char save_sql[] =
     "update relay_position set snapshot = $1::pg_snapshot, target = $2::pg_snapshot,"
     " reached_seq = $3::bigint, saved_at = clock_timestamp() where only_row and epoch = $4::bigint";
+
+/* What runs many times a second, planned once. */
+static const struct {
+    const char *name;
+    const char *sql;
+} prepared[] = {{"poll", poll_sql}, {"piece", piece_sql}, {"save", save_sql}};
 
 void tally_relay_position_clear(struct tally_relay_position *position)
 {
@@ -159,6 +165,8 @@ enum tally_status tally_relay_reader_open(const char *dsn, int64_t batch_events,
     if (status == TALLY_OK)
         status =
             tally_pg_exec(made->connection, session_sql, 0, NULL, PGRES_COMMAND_OK, NULL, error);
+    for (size_t i = 0; i < sizeof prepared / sizeof prepared[0] && status == TALLY_OK; i++)
+        status = tally_pg_prepare(made->connection, prepared[i].name, prepared[i].sql, error);
     if (status != TALLY_OK) {
         tally_relay_reader_close(&made);
         return status;
@@ -300,7 +308,8 @@ static enum tally_status next_piece(struct tally_relay_reader *reader,
     char reached[NUMBER_BYTES];
     (void)snprintf(reached, sizeof reached, "%" PRId64, read->reached_seq);
     const char *const values[] = {read->base, read->target, reached, reader->batch_events};
-    enum tally_status status = query(reader, piece_sql, 4, values, &batch->rows, error);
+    enum tally_status status = tally_pg_exec_prepared(reader->connection, "piece", 4, values,
+                                                      PGRES_TUPLES_OK, &batch->rows, error);
     if (status != TALLY_OK)
         return status;
     batch->count = PQntuples(batch->rows);
@@ -320,7 +329,8 @@ static enum tally_status next_fresh(struct tally_relay_reader *reader,
                                     struct tally_relay_batch *batch, struct tally_error *error)
 {
     const char *const values[] = {reader->read.base, reader->batch_events};
-    enum tally_status status = query(reader, poll_sql, 2, values, &batch->rows, error);
+    enum tally_status status = tally_pg_exec_prepared(reader->connection, "poll", 2, values,
+                                                      PGRES_TUPLES_OK, &batch->rows, error);
     if (status != TALLY_OK)
         return status;
     batch->count = PQntuples(batch->rows);
@@ -365,8 +375,8 @@ enum tally_status tally_relay_reader_save(struct tally_relay_reader *reader,
     const char *const values[] = {position->base, position->target,
                                   position->target != NULL ? reached : NULL, epoch};
     PGresult *result = NULL;
-    enum tally_status status =
-        tally_pg_exec(reader->connection, save_sql, 4, values, PGRES_COMMAND_OK, &result, error);
+    enum tally_status status = tally_pg_exec_prepared(reader->connection, "save", 4, values,
+                                                      PGRES_COMMAND_OK, &result, error);
     if (status == TALLY_OK && strcmp(PQcmdTuples(result), "1") != 0)
         status = tally_fail(error, TALLY_FENCED, "another relay was elected after epoch %s", epoch);
     PQclear(result);

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -173,9 +174,9 @@ class Sample:
 @dataclass
 class Side:
     name: str
-    measure: object  # (seconds) -> (Sample, operations in it)
+    measure: Callable  # (seconds) -> (Sample, operations in it)
     pids: dict = field(default_factory=dict)  # whose CPU time is counted
-    before: object = None  # called before each round of this side
+    before: Callable = None  # called before each round of this side
 
 
 def busy_seconds():
@@ -200,12 +201,13 @@ def measured(side, seconds):
 
 
 def interleave(sides, rounds, seconds):
-    """Runs the sides in turn (ABAB…), after one short warm-up of each; returns a list of samples for each side."""
+    """Runs the sides in turn (AB, BA, AB…: neither always comes first), after a warm-up of each; returns a list of
+    samples for each side."""
     for side in sides:
         measured(side, 2)
     samples = {side.name: [] for side in sides}
     for number in range(rounds):
-        for side in sides:
+        for side in sides if number % 2 == 0 else reversed(sides):
             samples[side.name].append(measured(side, seconds))
         say(f"    round {number + 1} of {rounds}: "
             + ", ".join(f"{side.name} {samples[side.name][-1].rate:,.0f}/s" for side in sides))

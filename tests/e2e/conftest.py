@@ -1,6 +1,7 @@
 """Fixtures of the end-to-end tests. A failed test prints the ends of its services' logs."""
 import os
 import re
+from contextlib import contextmanager
 
 import pytest
 
@@ -16,24 +17,31 @@ def log_folder(tmp_path_factory):
     return str(tmp_path_factory.mktemp("e2e"))
 
 
-def running(folder):
-    stack = Stack(folder)
-    try:
-        yield stack.start()
-    finally:
-        stack.stop()
+@pytest.fixture(scope="session")
+def make_stack(log_folder):
+    """A function that gives a running stack as a context; its logs go into a folder of that name."""
+    @contextmanager
+    def make(name):
+        stack = Stack(os.path.join(log_folder, re.sub(r"[^a-zA-Z0-9_]+", "-", name)[:100]))
+        try:
+            yield stack.start()
+        finally:
+            stack.stop()
+    return make
 
 
 @pytest.fixture(scope="session")
-def stack(log_folder):
+def stack(make_stack):
     """The stack that all tests share which neither stop nor break a part of it."""
-    yield from running(os.path.join(log_folder, "shared"))
+    with make_stack("shared") as made:
+        yield made
 
 
 @pytest.fixture
-def own_stack(log_folder, request):
+def own_stack(make_stack, request):
     """A stack for one test, which may do to it what it likes."""
-    yield from running(os.path.join(log_folder, re.sub(r"[^a-zA-Z0-9_]+", "-", request.node.name)[:100]))
+    with make_stack(request.node.name) as made:
+        yield made
 
 
 @pytest.hookimpl(hookwrapper=True)

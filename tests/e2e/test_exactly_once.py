@@ -1,9 +1,11 @@
 """An acknowledged write is never lost and is counted exactly once, whatever dies."""
 import os
 import subprocess
+import threading
 
 import pytest
 
+from support.api import Client
 from support.wait import until
 from support.writers import Writers
 
@@ -33,15 +35,48 @@ def assert_exactly_once(stack, writers):
     assert stack.totals() == (len(counted), sum(writers.posts.values()), sum(writers.comments.values()))
 
 
+class Watcher:
+    """Reads one user without pause and keeps the versions it was shown."""
+
+    def __init__(self, stack, user):
+        self.versions = []
+        self.refused = []
+        self._client = Client(stack.query.api)
+        self._path = f"/v1/users/{user}"
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._ended.set()
+        self._thread.join(timeout=60)
+
+    def _run(self):
+        while not self._ended.wait(0.002):
+            answer = self._client.get(self._path)
+            if answer.status == 200:
+                self.versions.append(answer.json["version"])
+            else:
+                self.refused.append(answer)
+
+
 def test_a_projector_killed_in_the_middle_of_a_load_loses_and_doubles_nothing(own_stack):
     stack = own_stack
-    with Writers([stack.command.api], users_of(stack)) as writers:
+    users = users_of(stack)
+    stack.user_at(users[0], 1)
+    with Watcher(stack, users[0]) as watcher, Writers([stack.command.api], users) as writers:
         for _ in range(5):
             until_more_is_applied(stack)
             stack.projector.kill()
             stack.projector.start()
         until_more_is_applied(stack)
     assert_exactly_once(stack, writers)
+    # Reads went on all the time, and no count went back.
+    assert not watcher.refused, watcher.refused[:3]
+    assert len(set(watcher.versions)) > 5 and watcher.versions == sorted(watcher.versions)
 
 
 def test_a_killed_command_service_loses_nothing_that_was_acknowledged_and_repeats_double_nothing(own_stack):

@@ -1,5 +1,7 @@
 """Operations: health, metrics, logs, settings, and how a service stops."""
 import re
+import signal
+import socket
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
@@ -106,7 +108,7 @@ def test_a_write_in_flight_is_answered_before_a_command_service_that_was_told_to
     with ThreadPoolExecutor(1) as pool, RowLock(stack, user) as lock:
         write = pool.submit(service.client.post, "/v1/posts", {"authorId": user, "body": "A post"})
         lock.until_awaited()
-        service.signal(15)
+        service.signal(signal.SIGTERM)
         until("the service is unready", lambda: not service.ready())
         assert service.runs()
         lock.release()
@@ -124,7 +126,7 @@ def test_a_read_in_flight_is_answered_before_a_query_service_that_was_told_to_st
         read = pool.submit(service.client.get, f"/v1/users/{user}", {"Prefer": "wait=10"}, {"minVersion": 1000})
         until("the read waits", lambda: sum(value for name, value in service.metrics().items()
                                             if name.startswith("tally_query_waiters")) == 1)
-        service.signal(15)
+        service.signal(signal.SIGTERM)
         answer = read.result()
     assert answer.status == 503 and answer.header("Retry-After"), answer
     assert service.wait() == 0, service.log_tail()
@@ -180,7 +182,7 @@ def run_service(stack, kind, *flags, **settings):
     service = stack.add(kind, **settings)
     stack.services.remove(service)
     return subprocess.run([*service.command, *flags], env=service.environment, cwd=stack.folder,
-                          capture_output=True, text=True, timeout=60, check=False)
+                          capture_output=True, text=True, timeout=20, check=False)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -226,3 +228,49 @@ def test_a_service_whose_port_is_taken_says_so_and_ends(stack, kind):
     done = run_service(stack, kind, TALLY_ADMIN_LISTEN=stack.service(kind).admin)
     assert done.returncode != 0
     assert stack.service(kind).admin in done.stdout + done.stderr, done
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_settings_are_taken_over_on_sighup_and_bad_ones_leave_those_in_force(stack, kind, tmp_path):
+    settings = tmp_path / "settings"
+    settings.write_text("TALLY_LOG_LEVEL=error\n")
+    service = stack.add(kind)
+    del service.environment["TALLY_LOG_LEVEL"]
+    service.command += ["--config", str(settings)]
+    service.start()
+    assert '"level":"info"' not in service.log_text()
+
+    settings.write_text("TALLY_LOG_LEVEL=info\n")
+    service.signal(signal.SIGHUP)
+    until("the new level is in force", lambda: '"level":"info"' in service.log_text())
+    settings.write_text("TALLY_LOG_LEVEL=loud\n")
+    service.signal(signal.SIGHUP)
+    until("the bad level is named", lambda: any("loud" in str(line) for line in service.log_lines()))
+    assert service.ready()
+    assert service.terminate() == 0
+    # Still at info, at which a stop is told.
+    assert service.log_lines()[-1]["level"] == "info"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_systemd_is_told_when_a_service_is_ready_that_it_lives_and_when_it_stops(stack, kind, tmp_path):
+    address = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifications:
+        notifications.bind(address)
+        notifications.settimeout(0.05)
+        service = stack.add(kind)
+        service.environment.update(NOTIFY_SOCKET=address, WATCHDOG_USEC="400000")
+        service.start()
+        told = []
+
+        def is_told(state):
+            try:
+                told.append(notifications.recv(4096).decode())
+            except TimeoutError:
+                pass
+            return any(state in message.split("\n") for message in told)
+        until("READY=1 is told", lambda: is_told("READY=1"))
+        until("WATCHDOG=1 is told", lambda: is_told("WATCHDOG=1"))
+        service.signal(signal.SIGTERM)
+        until("STOPPING=1 is told", lambda: is_told("STOPPING=1"))
+        assert service.wait() == 0

@@ -200,6 +200,24 @@ def test_a_key_whose_first_request_is_still_running_is_refused(stack):
     assert counts(stack.user_at(user, 2)) == (1, 0)
 
 
+def test_equal_requests_at_the_same_time_have_one_effect(stack):
+    user = stack.new_user()
+
+    def post(number):
+        return stack.write.post("/v1/posts", {"authorId": user, "body": "A post"},
+                                {"Idempotency-Key": f"together-{number}.{stack.id}"})
+    with ThreadPoolExecutor(20) as pool:
+        for number in range(20):
+            answers = list(pool.map(post, [number] * 20))
+            assert {answer.status for answer in answers} <= {201, 409}, answers
+            assert len({answer.body for answer in answers if answer.status == 201}) == 1, answers
+            for answer in answers:
+                if answer.status == 409:
+                    assert_problem(answer, 409, "idempotency-key-in-use")
+    assert stack.user_at(user, 21).json["version"] == 21
+    assert counts(stack.user_at(user, 21)) == (20, 0)
+
+
 def test_a_write_that_names_a_version_is_made_at_that_version_alone(stack):
     user = stack.new_user()
     stack.new_post(user)

@@ -1,4 +1,6 @@
 """More than one of each: command services on one database, projectors in one group."""
+from concurrent.futures import ThreadPoolExecutor
+
 from support.stack import PARTITIONS
 from support.wait import until
 from support.writers import Writers
@@ -21,6 +23,23 @@ def test_two_command_services_write_to_one_database_and_one_relay_leads(own_stac
         until("one relay leads", lambda: len(leaders(stack)) == 1)
     assert len(leaders(stack)) == 1
     writers.assert_counted(stack.until_equal())
+
+
+def test_command_services_that_delete_what_the_other_writes_to_never_deadlock(own_stack):
+    stack = own_stack
+    second = stack.add("command").start()
+
+    def load(service, seed):
+        # Few users and posts, so that the same rows are wanted from all sides.
+        return stack.ctl("load", "--users", "10", "--commands", "1500", "--connections", "16", "--seed", str(seed), "--mix",
+                         "post=20,comment=50,delete-post=15,delete-comment=15", check=0, TALLY_COMMAND_LISTEN=service.api)
+    with ThreadPoolExecutor(3) as pool:
+        runs = [pool.submit(load, service, seed) for service, seed in
+                ((stack.command, 1), (second, 1), (second, 2))]
+        for run in runs:
+            run.result()
+    stack.until_equal()
+    assert stack.sql("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()") == [["0"]]
 
 
 def test_the_standby_relay_takes_over_when_the_leader_is_killed_and_nothing_is_lost_or_doubled(own_stack):

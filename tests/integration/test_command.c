@@ -433,7 +433,7 @@ static bool refuses(void *context)
     return request("POST", "/v1/users", NULL, "{\"name\":\"a\",\"email\":\"a@b\"}").status == 503;
 }
 
-Test(command_start, without_postgresql_it_starts_unready_and_refuses_at_once, .timeout = 60)
+Test(command_start, without_postgresql_it_starts_unready_and_refuses_at_once)
 {
     struct tally_error error = {0};
     char reason[256] = "";

@@ -15,7 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { PARTITIONS = 4, PATIENCE_S = 60 };
+enum { PARTITIONS = 4, PATIENCE_S = 150 };
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 static const int64_t BACKLOG_EVENTS = 50000;
@@ -75,7 +75,7 @@ static void destroy_world(void)
     test_database_drop(&database);
 }
 
-TestSuite(relay, .init = create_world, .fini = destroy_world, .timeout = 240);
+TestSuite(relay, .init = create_world, .fini = destroy_world, .timeout = 400);
 
 static struct tally_relay *start_relay(void)
 {

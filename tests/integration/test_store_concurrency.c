@@ -138,8 +138,9 @@ static void prepare(struct hammer *hammer, int number, const char *dsn, const in
                        number % 2 ? "Shared" : "shared", i);
 }
 
-Test(store_concurrency, several_writers_on_the_same_users_neither_deadlock_nor_miscount,
-     .timeout = 300)
+TestSuite(store_concurrency, .timeout = 300);
+
+Test(store_concurrency, several_writers_on_the_same_users_neither_deadlock_nor_miscount)
 {
     struct test_database database;
     int64_t users[USERS];

@@ -39,16 +39,15 @@ static size_t unquote(const char *text, char key[TALLY_IDEMPOTENCY_KEY_BYTES])
     return byte[0] == '"' && byte[1] == '\0' ? length : 0;
 }
 
+/* The characters as they are; 0 where it is no key. */
 static size_t copy_bare(const char *text, char key[TALLY_IDEMPOTENCY_KEY_BYTES])
 {
-    size_t length = strlen(text);
-    if (length >= TALLY_IDEMPOTENCY_KEY_BYTES)
-        return 0;
-    for (size_t i = 0; i < length; i++) {
-        if (!printable(text[i]))
+    size_t length = 0;
+    for (; text[length] != '\0'; length++) {
+        if (!printable(text[length]) || length == TALLY_IDEMPOTENCY_KEY_BYTES - 1)
             return 0;
+        key[length] = text[length];
     }
-    memcpy(key, text, length);
     return length;
 }
 

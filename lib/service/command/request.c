@@ -90,6 +90,12 @@ static enum tally_status check_form(const struct tally_field *field, const char 
     return tally_fail(error, TALLY_INTERNAL, "%s: unknown form", field->name);
 }
 
+static void set_text(struct tally_command *command, const struct tally_field *field,
+                     const char *text)
+{
+    *(const char **)(void *)((char *)command + field->offset) = text;
+}
+
 static enum tally_status read_text(const struct tally_field *field, const json_t *value,
                                    struct tally_arena *arena, struct tally_command *command,
                                    struct tally_error *error)
@@ -104,15 +110,14 @@ static enum tally_status read_text(const struct tally_field *field, const json_t
     enum tally_status status = check_form(field, text, length, &id, error);
     if (status != TALLY_OK)
         return status;
-    char *place = (char *)command + field->offset;
     if (field->form == TALLY_FIELD_ID) {
-        memcpy(place, &id, sizeof id);
+        *(int64_t *)(void *)((char *)command + field->offset) = id;
         return TALLY_OK;
     }
     const char *copy = tally_arena_copy(arena, text, length);
     if (copy == NULL)
         return tally_fail(error, TALLY_NO_MEMORY, "request body");
-    memcpy(place, &copy, sizeof copy);
+    set_text(command, field, copy);
     return TALLY_OK;
 }
 
@@ -120,7 +125,6 @@ static enum tally_status read_field(const struct tally_body *body, const struct 
                                     const json_t *object, struct tally_arena *arena,
                                     struct tally_command *command, struct tally_error *error)
 {
-    static const char *const removed = "";
     const json_t *value = json_object_get(object, field->name);
     if (value == NULL && field->required)
         return tally_fail(error, TALLY_INVALID, "%s: is required", field->name);
@@ -128,7 +132,7 @@ static enum tally_status read_field(const struct tally_body *body, const struct 
         return TALLY_OK;
     if (json_is_null(value) && field->nullable) {
         if (body->partial)
-            memcpy((char *)command + field->offset, &removed, sizeof removed);
+            set_text(command, field, "");
         return TALLY_OK;
     }
     if (!json_is_string(value))

@@ -159,7 +159,7 @@ static int create_topics(struct topics_command *command, struct tally_kafka_admi
         else
             print_created(&topics[i]);
     }
-    int code = differs ? TALLY_CTL_FAILED : TALLY_CTL_FINE;
+    int code = differs ? TALLY_CTL_DIFFERENT : TALLY_CTL_FINE;
     if (command->ctl->json)
         return tally_ctl_print_json(command->ctl, json_pack("{s:o}", "topics", list), code);
     json_decref(list);

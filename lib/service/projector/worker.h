@@ -96,6 +96,9 @@ void tally_worker_resync(struct tally_worker *worker);
  * record. */
 void tally_worker_gather(struct tally_worker *worker, int timeout_ms);
 
+/* While the topic is said to be gone: whether it is back, or gone for good. */
+void tally_worker_check_topic(struct tally_worker *worker);
+
 /* worker_apply.c */
 /* Reads unknown users, folds, writes the dead letters, sends. */
 void tally_worker_send(struct tally_worker *worker);

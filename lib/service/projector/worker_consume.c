@@ -2,7 +2,7 @@
 
 #include "core/clock.h"
 
-enum { LOG_INTERVAL_MS = 5000, TOPIC_WAIT_US = 30 * 1000000, TOPOLOGY_MS = 2000 };
+enum { LOG_INTERVAL_MS = 5000, TOPIC_GONE_US = 5 * 1000000, TOPOLOGY_MS = 2000 };
 
 static void on_end(struct tally_worker *worker, const struct tally_consumer_event *event)
 {
@@ -12,14 +12,23 @@ static void on_end(struct tally_worker *worker, const struct tally_consumer_even
     worker->watches[event->partition].end_seen_ms = tally_clock_wall_us() / 1000;
 }
 
+static void on_no_topic(struct tally_worker *worker, const struct tally_error *error)
+{
+    if (worker->topic_missing_us == 0)
+        worker->topic_missing_us = tally_clock_monotonic_us();
+    tally_report_say(worker->report, TALLY_REPORT_KAFKA, error->text);
+}
+
 /* Another partition count than the read model was built with may be why the group rebalanced. */
 static void check_topology(struct tally_worker *worker)
 {
     struct tally_topology topology;
     struct tally_error error;
-    if (tally_consumer_topology(worker->consumer, TOPOLOGY_MS, &topology, &error) != TALLY_OK)
-        return;
-    if (topology.partitions == worker->topology.partitions)
+    const enum tally_status status =
+        tally_consumer_topology(worker->consumer, TOPOLOGY_MS, &topology, &error);
+    if (status == TALLY_NOT_FOUND)
+        on_no_topic(worker, &error);
+    if (status != TALLY_OK || topology.partitions == worker->topology.partitions)
         return;
     (void)tally_fail(&error, TALLY_CONFIG,
                      "the topic has %d partitions now, and the read model was built from %d; "
@@ -43,21 +52,20 @@ static void on_ownership(struct tally_worker *worker)
     check_topology(worker);
 }
 
-static void on_no_topic(struct tally_worker *worker, const struct tally_error *error)
+void tally_worker_check_topic(struct tally_worker *worker)
 {
-    const int64_t now_us = tally_clock_monotonic_us();
-    if (worker->topic_missing_us == 0)
-        worker->topic_missing_us = now_us;
-    tally_report_say(worker->report, TALLY_REPORT_KAFKA, error->text);
     struct tally_topology topology;
-    struct tally_error cause;
+    struct tally_error error = {0};
+    if (worker->topic_missing_us == 0)
+        return;
     const enum tally_status status =
-        tally_consumer_topology(worker->consumer, TOPOLOGY_MS, &topology, &cause);
+        tally_consumer_topology(worker->consumer, TOPOLOGY_MS, &topology, &error);
     if (status == TALLY_OK) {
         worker->topic_missing_us = 0;
         tally_report_say(worker->report, TALLY_REPORT_KAFKA, NULL);
-    } else if (status == TALLY_NOT_FOUND && now_us - worker->topic_missing_us > TOPIC_WAIT_US / 5) {
-        tally_worker_fail(worker, &cause);
+    } else if (status == TALLY_NOT_FOUND &&
+               tally_clock_monotonic_us() - worker->topic_missing_us > TOPIC_GONE_US) {
+        tally_worker_fail(worker, &error);
     }
 }
 

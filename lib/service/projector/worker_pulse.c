@@ -89,6 +89,26 @@ static void observe_all(struct tally_worker *worker, int64_t now_us)
     judge_progress(worker, slowest, still_us);
 }
 
+/* Says whether Kafka answers: without that nobody knows what is missing. */
+static void judge_kafka(struct tally_worker *worker)
+{
+    const int64_t now_ms = tally_clock_wall_us() / 1000;
+    const int64_t most_ms = worker->options->settings->projector_stall_ms;
+    int64_t oldest_ms = now_ms;
+    char reason[TALLY_REPORT_REASON_BYTES];
+    if (!worker->joined || worker->topic_missing_us != 0)
+        return;
+    for (int32_t i = 0; i < worker->model->partition_count; i++) {
+        const struct tally_tip_end end = tally_tip_read(worker->tip, i);
+        if (end.high >= 0 && end.asked_at_ms < oldest_ms)
+            oldest_ms = end.asked_at_ms;
+    }
+    (void)snprintf(reason, sizeof reason, "Kafka has not answered for %" PRId64 " s",
+                   (now_ms - oldest_ms) / 1000);
+    tally_report_say(worker->report, TALLY_REPORT_KAFKA,
+                     now_ms - oldest_ms > most_ms ? reason : NULL);
+}
+
 /* Appends what has become fresher, and the question which generation is live. */
 static enum tally_status append_pulse(struct tally_worker *worker, struct tally_error *error)
 {
@@ -150,6 +170,8 @@ void tally_worker_pulse(struct tally_worker *worker)
     worker->pulse_us = now_us + PULSE_US;
     tally_worker_collect_all(worker);
     observe_all(worker, now_us);
+    tally_worker_check_topic(worker);
+    judge_kafka(worker);
     if (worker->redis != NULL)
         write_pulse(worker);
     write_summary(worker, now_us);

@@ -1,0 +1,364 @@
+#include "projector_fixture.h"
+
+#include "core/clock.h"
+#include "core/id.h"
+#include "kafka/consumer.h"
+#include "view/keys.h"
+
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { USERS = 40, FIRST_USER = 1000 };
+
+static struct tally_event event_of(int64_t user_id, int64_t version, enum tally_event_type type)
+{
+    return (struct tally_event){.type = type,
+                                .user_id = user_id,
+                                .version = version,
+                                .timeline = 1,
+                                .at_us = tally_clock_wall_us()};
+}
+
+static void send_all(struct fixture *fixture, int64_t first, int64_t last)
+{
+    for (int64_t user = FIRST_USER; user < FIRST_USER + USERS; user++)
+        fixture_send_history(fixture, user, first, last);
+}
+
+static void expect_all(struct fixture *fixture, int64_t last)
+{
+    char totals[64];
+    for (int64_t user = FIRST_USER; user < FIRST_USER + USERS; user++)
+        cr_expect_str_eq(fixture_user(fixture, user), fixture_history(last));
+    (void)snprintf(totals, sizeof totals, "%d %lld %lld", USERS, USERS * (long long)(last / 2),
+                   USERS * (long long)((last - 1) / 2));
+    cr_expect_str_eq(fixture_totals(fixture), totals);
+}
+
+static void flush(struct fixture *fixture)
+{
+    redisReply *reply = NULL;
+    cr_assert_eq(tally_redis_call(fixture->redis, &reply, NULL, "FLUSHALL"), TALLY_OK);
+    freeReplyObject(reply);
+}
+
+Test(projector, counts_every_event_once_however_often_it_comes)
+{
+    struct fixture fixture = {0};
+    struct projector projector = {0};
+    fixture_open(&fixture);
+    send_all(&fixture, 1, 6);
+    projector_start(&fixture, &projector);
+    send_all(&fixture, 4, 9); /* an overlap, as a relay that starts again sends it */
+    send_all(&fixture, 1, 3); /* late duplicates */
+    send_all(&fixture, 10, 12);
+    fixture_await_applied(&fixture);
+    expect_all(&fixture, 12);
+    cr_expect_eq(projector_metric(&projector, "tally_projector_events_total{outcome=\"gap\"}"), 0);
+    projector_stop(&projector);
+    fixture_close(&fixture);
+}
+
+Test(projector, forgets_nothing_with_a_memory_for_few_users)
+{
+    struct fixture fixture = {0};
+    struct projector projector = {0};
+    projector.settings.projector_cache_users = 3;
+    projector.settings.projector_batch_events = 7;
+    fixture_open(&fixture);
+    projector_start(&fixture, &projector);
+    send_all(&fixture, 1, 4);
+    send_all(&fixture, 2, 8);
+    fixture_await_applied(&fixture);
+    expect_all(&fixture, 8);
+    projector_stop(&projector);
+    fixture_close(&fixture);
+}
+
+Test(projector, flags_a_user_with_a_gap_and_no_other)
+{
+    struct fixture fixture = {0};
+    struct projector projector = {0};
+    fixture_open(&fixture);
+    fixture_send_history(&fixture, 1, 1, 3);
+    fixture_send_history(&fixture, 1, 6, 7);
+    fixture_send_history(&fixture, 2, 1, 4);
+    projector_start(&fixture, &projector);
+    fixture_await_applied(&fixture);
+    cr_expect_str_eq(fixture_user(&fixture, 1), "7 2 2 - 1");
+    cr_expect_str_eq(fixture_user(&fixture, 2), fixture_history(4));
+    projector_stop(&projector);
+    fixture_close(&fixture);
+}
+
+Test(projector, keeps_a_deleted_user_deleted)
+{
+    struct fixture fixture = {0};
+    struct projector projector = {0};
+    const struct tally_event gone = event_of(1, 6, TALLY_EVENT_USER_DELETED);
+    fixture_open(&fixture);
+    projector_start(&fixture, &projector);
+    fixture_send_history(&fixture, 1, 1, 5);
+    fixture_send(&fixture, &gone);
+    fixture_send_history(&fixture, 1, 1, 5);
+    fixture_await_applied(&fixture);
+    cr_expect_str_eq(fixture_user(&fixture, 1), "6 - - 1 -");
+    cr_expect_str_eq(fixture_totals(&fixture), "0 0 0");
+    redisReply *reply = NULL;
+    cr_assert_eq(
+        tally_redis_call(fixture.redis, &reply, NULL, "EVAL %s 0",
+                         "local n = 0 for _, k in ipairs(redis.call('KEYS', '*user:1')) do "
+                         "n = n + redis.call('HEXISTS', k, 'name') + "
+                         "redis.call('HEXISTS', k, 'email') end return n"),
+        TALLY_OK);
+    cr_expect_eq(reply->integer, 0, "the personal data is gone");
+    freeReplyObject(reply);
+    projector_stop(&projector);
+    fixture_close(&fixture);
+}
+
+/* The first record of the dead letters. */
+static void expect_letter(const struct fixture *fixture, const char *key, const char *reason)
+{
+    struct tally_consumer *consumer = NULL;
+    struct tally_consumer_event event;
+    const struct tally_consumer_start start = {0, 0};
+    const struct tally_consumer_options options = {getenv("TALLY_KAFKA_BROKERS"),
+                                                   fixture->dead_topic, fixture->group, ""};
+    cr_assert_eq(tally_consumer_new(&options, &consumer, NULL), TALLY_OK);
+    cr_assert_eq(tally_consumer_assign(consumer, &start, 1, NULL), TALLY_OK);
+    const int64_t give_up_us = tally_clock_monotonic_us() + 30LL * 1000 * 1000;
+    do {
+        tally_consumer_poll(consumer, 100, &event);
+        cr_assert(tally_clock_monotonic_us() < give_up_us, "there is no dead letter");
+    } while (event.kind != TALLY_CONSUMED_RECORD);
+    cr_expect(event.record.key_length == strlen(key) &&
+              memcmp(event.record.key, key, strlen(key)) == 0);
+    struct tally_record_header headers[32];
+    const size_t count = tally_record_headers(&event.record, headers, 32);
+    size_t found = 0;
+    for (size_t i = 0; i < count; i++) {
+        found += strcmp(headers[i].name, "custom") == 0;
+        found += strcmp(headers[i].name, "tally_source_offset") == 0;
+        found += strcmp(headers[i].name, "tally_reason") == 0 &&
+                 memmem(headers[i].value, headers[i].length, reason, strlen(reason)) != NULL;
+    }
+    cr_expect_eq(found, 3);
+    tally_record_release(&event.record);
+    tally_consumer_abandon(&consumer);
+}
+
+Test(projector, sets_poison_aside_and_goes_on)
+{
+    struct fixture fixture = {0};
+    struct projector projector = {0};
+    const struct tally_producer_header headers[] = {{"custom", "kept", 4}};
+    const struct tally_producer_message message = {.key = "1",
+                                                   .key_length = 1,
+                                                   .value = "x",
+                                                   .value_length = 1,
+                                                   .headers = headers,
+                                                   .header_count = 1};
+    fixture_open(&fixture);
+    projector_start(&fixture, &projector);
+    fixture_send_history(&fixture, 1, 1, 3);
+    fixture_send_raw(&fixture, 1, &message);
+    fixture_send_history(&fixture, 1, 4, 5);
+    fixture_send_history(&fixture, 2, 1, 5);
+    fixture_await_applied(&fixture);
+    cr_expect_str_eq(fixture_user(&fixture, 1), "5 2 2 - 1");
+    cr_expect_str_eq(fixture_user(&fixture, 2), fixture_history(5));
+    expect_letter(&fixture, "1", "ce_specversion");
+    projector_stop(&projector);
+    fixture_close(&fixture);
+}
+
+Test(projector, goes_on_from_its_position_after_a_restart)
+{
+    struct fixture fixture = {0};
+    struct projector projector = {0};
+    fixture_open(&fixture);
+    projector_start(&fixture, &projector);
+    send_all(&fixture, 1, 5);
+    fixture_await_applied(&fixture);
+    const int64_t generation = fixture_generation(&fixture);
+    projector_stop(&projector);
+    send_all(&fixture, 6, 9);
+    projector_start(&fixture, &projector);
+    fixture_await_applied(&fixture);
+    expect_all(&fixture, 9);
+    cr_expect_eq(fixture_generation(&fixture), generation);
+    cr_expect_eq(projector_metric(&projector, "tally_projector_events_total{outcome=\"applied\"}"),
+                 USERS * 4);
+    projector_stop(&projector);
+    fixture_close(&fixture);
+}
+
+Test(projector, builds_a_flushed_read_model_again_under_another_number)
+{
+    struct fixture fixture = {0};
+    struct projector projector = {0};
+    fixture_open(&fixture);
+    projector_start(&fixture, &projector);
+    send_all(&fixture, 1, 5);
+    fixture_await_applied(&fixture);
+    const int64_t generation = fixture_generation(&fixture);
+    flush(&fixture);
+    send_all(&fixture, 6, 8);
+    fixture_await_applied(&fixture);
+    expect_all(&fixture, 8);
+    cr_expect_neq(fixture_generation(&fixture), generation);
+    projector_stop(&projector);
+    fixture_close(&fixture);
+}
+
+Test(projector, survives_a_redis_that_restarts_empty)
+{
+    struct fixture fixture = {0};
+    struct projector projector = {0};
+    char reason[256];
+    fixture_open(&fixture);
+    projector_start(&fixture, &projector);
+    send_all(&fixture, 1, 5);
+    fixture_await_applied(&fixture);
+    tally_redis_close(&fixture.redis);
+    redis_server_stop(&fixture.server);
+    const int64_t give_up_us = tally_clock_monotonic_us() + 30LL * 1000 * 1000;
+    while (tally_projector_redis_ready(projector.handle, reason)) {
+        cr_assert(tally_clock_monotonic_us() < give_up_us, "the loss is not noticed");
+        usleep(10000);
+    }
+    send_all(&fixture, 6, 8);
+    redis_server_restart(&fixture.server);
+    fixture.redis = redis_server_open(&fixture.server);
+    fixture_await_applied(&fixture);
+    expect_all(&fixture, 8);
+    projector_stop(&projector);
+    fixture_close(&fixture);
+}
+
+Test(projector, reads_its_position_again_when_another_writer_has_moved_it)
+{
+    struct fixture fixture = {0};
+    struct projector projector = {0};
+    redisReply *reply = NULL;
+    char key[TALLY_VIEW_KEY_BYTES];
+    fixture_open(&fixture);
+    projector_start(&fixture, &projector);
+    send_all(&fixture, 1, 5);
+    fixture_await_applied(&fixture);
+    for (int32_t i = 0; i < FIXTURE_PARTITIONS; i++) {
+        /* As a repair does; the position goes back too, as after a failover. */
+        tally_view_position_key(key, fixture_generation(&fixture), i);
+        cr_assert_eq(tally_redis_call(fixture.redis, &reply, NULL, "HSET %s epoch 2 offset 1", key),
+                     TALLY_OK);
+        freeReplyObject(reply);
+    }
+    projector_await_metric(&projector, "tally_projector_refusals_total", 1);
+    send_all(&fixture, 6, 7);
+    fixture_await_applied(&fixture);
+    expect_all(&fixture, 7);
+    projector_stop(&projector);
+    fixture_close(&fixture);
+}
+
+Test(projector, shares_the_partitions_with_others_that_come_and_go)
+{
+    struct fixture fixture = {0};
+    struct projector first = {0};
+    struct projector second = {0};
+    fixture_open(&fixture);
+    projector_start(&fixture, &first);
+    send_all(&fixture, 1, 4);
+    fixture_await_applied(&fixture);
+    projector_start(&fixture, &second);
+    send_all(&fixture, 5, 7);
+    projector_await_metric(&second, "tally_projector_owned_partitions", 1);
+    send_all(&fixture, 8, 9);
+    fixture_await_applied(&fixture);
+    projector_stop(&second);
+    send_all(&fixture, 10, 11);
+    projector_await_metric(&first, "tally_projector_owned_partitions", FIXTURE_PARTITIONS);
+    fixture_await_applied(&fixture);
+    expect_all(&fixture, 11);
+    projector_stop(&first);
+    fixture_close(&fixture);
+}
+
+Test(projector, projectors_that_start_together_begin_one_generation)
+{
+    struct fixture fixture = {0};
+    struct projector projectors[3] = {0};
+    fixture_open(&fixture);
+    send_all(&fixture, 1, 5);
+    for (int i = 0; i < 3; i++)
+        projector_start(&fixture, &projectors[i]);
+    fixture_await_applied(&fixture);
+    expect_all(&fixture, 5);
+    for (int i = 0; i < 3; i++)
+        projector_stop(&projectors[i]);
+    fixture_close(&fixture);
+}
+
+Test(projector, stops_by_name_where_the_read_model_is_of_another_cluster)
+{
+    struct fixture fixture = {0};
+    struct projector projector = {0};
+    struct tally_error error = {0};
+    redisReply *reply = NULL;
+    char key[TALLY_VIEW_KEY_BYTES];
+    fixture_open(&fixture);
+    projector_start(&fixture, &projector);
+    send_all(&fixture, 1, 2);
+    fixture_await_applied(&fixture);
+    projector_stop(&projector);
+    for (int32_t i = 0; i < FIXTURE_PARTITIONS; i++) {
+        tally_view_position_key(key, fixture_generation(&fixture), i);
+        cr_assert_eq(tally_redis_call(fixture.redis, &reply, NULL, "HSET %s cluster other", key),
+                     TALLY_OK);
+        freeReplyObject(reply);
+    }
+    projector_start(&fixture, &projector);
+    cr_expect_eq(projector_await_end(&projector, &error), TALLY_CONFIG);
+    cr_expect_not_null(strstr(error.text, "cluster other"), "%s", error.text);
+    fixture_close(&fixture);
+}
+
+Test(projector, stops_by_name_where_a_position_is_lost)
+{
+    struct fixture fixture = {0};
+    struct projector projector = {0};
+    struct tally_error error = {0};
+    redisReply *reply = NULL;
+    char key[TALLY_VIEW_KEY_BYTES];
+    fixture_open(&fixture);
+    projector_start(&fixture, &projector);
+    send_all(&fixture, 1, 2);
+    fixture_await_applied(&fixture);
+    tally_view_position_key(key, fixture_generation(&fixture), 1);
+    cr_assert_eq(tally_redis_call(fixture.redis, &reply, NULL, "DEL %s", key), TALLY_OK);
+    freeReplyObject(reply);
+    cr_expect_eq(projector_await_end(&projector, &error), TALLY_CONFIG);
+    cr_expect_not_null(strstr(error.text, "tallyctl rebuild"), "%s", error.text);
+    fixture_close(&fixture);
+}
+
+Test(projector, refuses_a_redis_that_evicts_keys)
+{
+    struct fixture fixture = {0};
+    struct projector projector = {0};
+    struct tally_error error = {0};
+    redisReply *reply = NULL;
+    fixture_open(&fixture);
+    cr_assert_eq(
+        tally_redis_call(fixture.redis, &reply, NULL, "CONFIG SET maxmemory-policy allkeys-lru"),
+        TALLY_OK);
+    freeReplyObject(reply);
+    projector_start(&fixture, &projector);
+    cr_expect_eq(projector_await_end(&projector, &error), TALLY_CONFIG);
+    cr_expect_not_null(strstr(error.text, "noeviction"), "%s", error.text);
+    fixture_close(&fixture);
+}
