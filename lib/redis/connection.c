@@ -174,7 +174,7 @@ enum tally_status tally_redis_call(struct tally_redis *redis, redisReply **reply
     redisReply *answer = NULL;
     if (status == TALLY_OK)
         status = tally_redis_receive(redis, &answer, error);
-    if (status != TALLY_OK)
+    if (status != TALLY_OK || answer == NULL)
         return status;
     if (answer->type == REDIS_REPLY_ERROR) {
         status = tally_fail(error, TALLY_PROTOCOL, "redis: %s", answer->str);

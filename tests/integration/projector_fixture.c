@@ -101,8 +101,12 @@ void projector_start(struct fixture *fixture, struct projector *projector)
     atomic_store(&projector->ended, false);
     projector->metrics = tally_metrics_new();
     cr_assert_not_null(projector->metrics);
-    const struct tally_projector_options options = {settings, projector->metrics, on_ended,
-                                                    projector};
+    const struct tally_projector_options options = {
+        .settings = settings,
+        .metrics = projector->metrics,
+        .on_ended = on_ended,
+        .context = projector,
+    };
     cr_assert_eq(tally_projector_start(&options, &projector->handle, &error), TALLY_OK, "%s",
                  error.text);
 }

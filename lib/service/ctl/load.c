@@ -159,12 +159,12 @@ static json_t *acknowledged_json(const struct tally_load_report *report)
 {
     return json_pack(
         "{s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "users",
-        (json_int_t)(report->users_made + report->users_found), "usersFound",
+        (json_int_t)report->users_made + report->users_found, "usersFound",
         (json_int_t)report->users_found, "posts", (json_int_t)report->made[TALLY_LOAD_POST],
         "comments", (json_int_t)report->made[TALLY_LOAD_COMMENT], "postsDeleted",
         (json_int_t)report->made[TALLY_LOAD_DELETE_POST], "commentsDeleted",
         (json_int_t)report->made[TALLY_LOAD_DELETE_COMMENT], "postsAlive",
-        (json_int_t)(report->made[TALLY_LOAD_POST] - report->made[TALLY_LOAD_DELETE_POST]));
+        (json_int_t)report->made[TALLY_LOAD_POST] - report->made[TALLY_LOAD_DELETE_POST]);
 }
 
 static json_t *report_json(const struct load_command *command,

@@ -16,6 +16,7 @@ enum {
     BACKOFF_FIRST_MS = 20,
     BACKOFF_MOST_MS = 2000,
     NAME_BYTES = 48,
+    FIRST_ANSWER_S = 5,
 };
 
 static const char problem_prefix[] = "urn:tally:problem:";
@@ -102,10 +103,12 @@ static void fail(struct load_lane *lane, const char *failure)
         load->failed = true;
         load->stopping = true;
         bool taken = strcmp(failure, tally_status_slug(TALLY_EMAIL_TAKEN)) == 0;
-        (void)tally_fail(
-            load->error, TALLY_UNAVAILABLE, "user %" PRId64 " could not be made at %s: %s%s",
-            lane->number, load->options->command_address, failure,
-            taken ? " (from a run of more than a day ago: choose another --seed)" : "");
+        (void)tally_fail(load->error, TALLY_UNAVAILABLE,
+                         "user %" PRId64 " could not be made at %s: %s%s", lane->number,
+                         load->options->command_address, failure,
+                         taken    ? " (from a run of more than a day ago: choose another --seed)"
+                         : absent ? " (is tally-command up there, TALLY_COMMAND_LISTEN?)"
+                                  : "");
     }
     finish(lane);
 }
@@ -233,7 +236,13 @@ static void on_timer(void *context)
     /* Composed when it is due and not before, so that it can use what was made until then. */
     bool composed = lane->load->phase == LOAD_MAKING_USERS ? load_compose_user(lane)
                                                            : load_compose_command(lane);
-    lane->give_up_us = tally_clock_monotonic_us() + lane->load->options->retry_for_s * 1000000;
+    /* A server that never answered is more likely a wrong address than one that is being restarted.
+     */
+    bool strange = lane->load->phase == LOAD_MAKING_USERS && lane->load->done == 0;
+    int64_t retry_for_s = lane->load->options->retry_for_s;
+    if (strange && retry_for_s > FIRST_ANSWER_S)
+        retry_for_s = FIRST_ANSWER_S;
+    lane->give_up_us = tally_clock_monotonic_us() + retry_for_s * 1000000;
     if (composed)
         attempt(lane);
     else

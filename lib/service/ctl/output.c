@@ -97,7 +97,7 @@ void tally_ctl_format_duration(double seconds, char text[TALLY_DURATION_BYTES])
     else if (whole < 3600)
         (void)snprintf(text, TALLY_DURATION_BYTES, "%" PRId64 " min %02" PRId64 " s", whole / 60,
                        whole % 60);
-    else if (whole < 48 * 3600)
+    else if (whole < INT64_C(48) * 3600)
         (void)snprintf(text, TALLY_DURATION_BYTES, "%" PRId64 " h %02" PRId64 " min", whole / 3600,
                        whole / 60 % 60);
     else

@@ -121,7 +121,7 @@ static void read_positions(const struct tally_settings *settings, struct project
 
 static double fresh_seconds_ago(const struct partition *partition)
 {
-    double age = (double)(tally_clock_wall_us() / 1000 - partition->fresh_at_ms) / 1000;
+    double age = (double)(tally_clock_wall_us() - partition->fresh_at_ms * 1000) / 1e6;
     return partition->fresh_at_ms == 0 || age < 0 ? 0 : age;
 }
 

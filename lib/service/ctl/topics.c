@@ -50,7 +50,7 @@ static error_t parse(int key, char *argument, struct argp_state *state)
         command->replication = (int)tally_ctl_integer(state, "replication", argument, 1, 15);
     else if (key == KEY_RETENTION)
         command->retention_hours =
-            tally_ctl_integer(state, "retention-hours", argument, 1, 24 * 3650);
+            tally_ctl_integer(state, "retention-hours", argument, 1, INT64_C(24) * 3650);
     else if (key == ARGP_KEY_ARG && command->verb == NULL &&
              (strcmp(argument, "create") == 0 || strcmp(argument, "status") == 0))
         command->verb = argument;
@@ -77,7 +77,7 @@ static const struct argp argp = {
 static void describe_wanted(const struct topics_command *command, struct topic topics[TOPICS])
 {
     const struct tally_settings *settings = &command->ctl->config.settings;
-    const int64_t hour_ms = 3600 * 1000;
+    const int64_t hour_ms = INT64_C(3600) * 1000;
     topics[0] = (struct topic){.name = settings->topic,
                                .partitions = command->partitions,
                                .retention_ms = command->retention_hours * hour_ms};

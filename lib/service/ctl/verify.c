@@ -71,14 +71,13 @@ static void list_difference(void *context, const struct tally_verify_difference 
         return;
     }
     tally_progress_end(&command->progress);
-    if (difference->user_id == 0)
-        (void)printf("%s: expected %s, found %s\n", difference->field, difference->expected,
-                     difference->found);
-    else
-        (void)printf("user %s %s: expected %s, found %s (version %" PRId64 ", in Redis %" PRId64
-                     ")\n",
-                     user, difference->field, difference->expected, difference->found,
-                     difference->expected_version, difference->found_version);
+    (void)printf("%s%s%s%s: expected %s, found %s", user[0] != '\0' ? "user " : "", user,
+                 user[0] != '\0' ? " " : "", difference->field, difference->expected,
+                 difference->found);
+    if (difference->expected_version != 0)
+        (void)printf(" (version %" PRId64 ", in Redis %" PRId64 ")", difference->expected_version,
+                     difference->found_version);
+    (void)putchar('\n');
     (void)fflush(stdout);
 }
 

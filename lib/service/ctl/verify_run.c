@@ -1,10 +1,7 @@
 #include "core/clock.h"
-#include "core/random.h"
 #include "pg/blocking.h"
-#include "service/ctl/verify_model.h"
+#include "service/ctl/verify_internal.h"
 
-#include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -13,71 +10,46 @@ enum {
     CHUNK = TALLY_RECOUNT_MOST,
     LOOK_FIRST_MS = 20, /* an event is usually through in a few milliseconds */
     LOOK_MOST_MS = 1000,
-    SCAN_MOST = 65536, /* keys of one SCAN step: COUNT is a hint, but rehashing bounds it */
-    TOTALS_GRACE_MS = 5000,
     QUIET_GRACE_MS = 500,
-    TOTALS_PAUSE_MS = 100,
 };
 
-/* A user whose versions differed at the last look. */
-struct pending {
-    int64_t id;
-    int64_t wanted; /* version that the read model must reach */
-    int64_t due_us; /* monotonic; the grace ends */
-};
-
-struct run {
-    const struct tally_verify_options *options;
-    struct tally_verify_result *result;
-    struct tally_error *error;
-    PGconn *connection;
-    struct tally_verify_model model;
-    struct pending *pending; /* of options->pending_most + CHUNK */
-    size_t pending_count;
-    struct tally_backoff backoff;
-    struct tally_random random;
-    int64_t total;                               /* users to check, for the progress */
-    bool summing;                                /* the walk adds up what it counts */
-    struct tally_verify_differences differences; /* of the user at hand */
-};
-
-static void pause_ms(int64_t milliseconds)
+void verify_pause_ms(int64_t milliseconds)
 {
     struct timespec pause = {.tv_sec = milliseconds / 1000,
                              .tv_nsec = milliseconds % 1000 * 1000000};
     (void)nanosleep(&pause, NULL);
 }
 
-static void progress(const struct run *run)
+void verify_progress(const struct verify_run *run)
 {
     if (run->options->on_progress != NULL)
         run->options->on_progress(run->options->context, run->result->checked, run->total,
                                   run->pending_count);
 }
 
-static void tell(struct run *run, const struct tally_verify_difference *difference)
+void verify_tell(struct verify_run *run, const struct tally_verify_difference *difference)
 {
     run->result->differences++;
     if (run->options->on_difference != NULL)
         run->options->on_difference(run->options->context, difference);
 }
 
-static void settle_different(struct run *run)
+static void settle_different(struct verify_run *run)
 {
     run->result->differing++;
     for (size_t i = 0; i < run->differences.count; i++)
-        tell(run, &run->differences.list[i]);
+        verify_tell(run, &run->differences.list[i]);
 }
 
-static void settle_equal(struct run *run, const struct tally_verify_found *found)
+static void settle_equal(struct verify_run *run, const struct tally_verify_found *found)
 {
     run->result->equal++;
     run->result->flagged += found->flagged;
 }
 
-static void wait_for(struct run *run, int64_t id, int64_t wanted)
+static void wait_for(struct verify_run *run, int64_t id, int64_t wanted)
 {
-    run->pending[run->pending_count++] = (struct pending){
+    run->pending[run->pending_count++] = (struct verify_pending){
         .id = id,
         .wanted = wanted,
         .due_us = tally_clock_monotonic_us() + run->options->grace_ms * 1000,
@@ -85,7 +57,7 @@ static void wait_for(struct run *run, int64_t id, int64_t wanted)
 }
 
 /* Compares rows that were just read from PostgreSQL with Redis, which is read now. */
-static enum tally_status first_look(struct run *run, const struct tally_recount_rows *rows)
+static enum tally_status first_look(struct verify_run *run, const struct tally_recount_rows *rows)
 {
     int64_t ids[CHUNK];
     struct tally_recount_user user;
@@ -121,8 +93,8 @@ static enum tally_status first_look(struct run *run, const struct tally_recount_
 }
 
 /* Judges one user of a look; true where the user need not be waited for any longer. */
-static bool judge(struct run *run, struct pending *pending, const struct tally_recount_user *user,
-                  const struct tally_verify_found *found)
+static bool judge(struct verify_run *run, struct verify_pending *pending,
+                  const struct tally_recount_user *user, const struct tally_verify_found *found)
 {
     switch (tally_verify_next_look(user, found, pending->wanted, &run->differences)) {
     case TALLY_VERIFY_EQUAL:
@@ -147,8 +119,8 @@ struct look {
     size_t count;
 };
 
-static enum tally_status judge_all(struct run *run, struct pending *slice, const struct look *look,
-                                   bool *settled)
+static enum tally_status judge_all(struct verify_run *run, struct verify_pending *slice,
+                                   const struct look *look, bool *settled)
 {
     if (look->count == 0)
         return TALLY_OK;
@@ -173,12 +145,12 @@ static enum tally_status judge_all(struct run *run, struct pending *slice, const
 }
 
 /* Removes the settled and the overdue from the slice [first, first + count); returns how many. */
-static size_t sweep_slice(struct run *run, size_t first, size_t count, const bool *settled)
+static size_t sweep_slice(struct verify_run *run, size_t first, size_t count, const bool *settled)
 {
     int64_t now_us = tally_clock_monotonic_us();
     size_t kept = first;
     for (size_t i = 0; i < count; i++) {
-        const struct pending pending = run->pending[first + i];
+        const struct verify_pending pending = run->pending[first + i];
         bool overdue = !settled[i] && now_us >= pending.due_us;
         if (overdue) {
             struct tally_verify_found found;
@@ -197,9 +169,10 @@ static size_t sweep_slice(struct run *run, size_t first, size_t count, const boo
 }
 
 /* Looks again at up to CHUNK pending users from `first` on. Redis is read before PostgreSQL. */
-static enum tally_status next_look(struct run *run, size_t first, size_t *removed, size_t *looked)
+static enum tally_status next_look(struct verify_run *run, size_t first, size_t *removed,
+                                   size_t *looked)
 {
-    struct pending *slice = &run->pending[first];
+    struct verify_pending *slice = &run->pending[first];
     size_t count = run->pending_count - first < CHUNK ? run->pending_count - first : CHUNK;
     int64_t ids[CHUNK] = {0};
     bool settled[CHUNK] = {false};
@@ -224,9 +197,9 @@ static enum tally_status next_look(struct run *run, size_t first, size_t *remove
 }
 
 /* One look at all who are pending, after a pause that grows while nothing is settled. */
-static enum tally_status look_again(struct run *run)
+static enum tally_status look_again(struct verify_run *run)
 {
-    pause_ms(tally_backoff_next_ms(&run->backoff, &run->random));
+    verify_pause_ms(tally_backoff_next_ms(&run->backoff, &run->random));
     bool any = false;
     for (size_t first = 0; first < run->pending_count;) {
         size_t removed = 0, looked = 0;
@@ -235,14 +208,14 @@ static enum tally_status look_again(struct run *run)
             return status;
         first += looked - removed;
         any = any || removed > 0;
-        progress(run);
+        verify_progress(run);
     }
     if (any)
         run->backoff.attempts = 0;
     return TALLY_OK;
 }
 
-static enum tally_status drain_pending(struct run *run, size_t down_to)
+static enum tally_status drain_pending(struct verify_run *run, size_t down_to)
 {
     enum tally_status status = TALLY_OK;
     while (status == TALLY_OK && run->pending_count > down_to)
@@ -251,15 +224,15 @@ static enum tally_status drain_pending(struct run *run, size_t down_to)
 }
 
 /* After each chunk: bounds who is waited for, by looking again until half of them are settled. */
-static enum tally_status after_chunk(struct run *run)
+static enum tally_status after_chunk(struct verify_run *run)
 {
-    progress(run);
+    verify_progress(run);
     if (run->pending_count < run->options->pending_most)
         return TALLY_OK;
     return drain_pending(run, run->options->pending_most / 2);
 }
 
-static enum tally_status walk_all(struct run *run)
+static enum tally_status walk_all(struct verify_run *run)
 {
     enum tally_status status = TALLY_OK;
     int64_t last_id = 0;
@@ -283,7 +256,7 @@ static enum tally_status walk_all(struct run *run)
     return status;
 }
 
-static enum tally_status walk_ids(struct run *run, const int64_t *ids, size_t count)
+static enum tally_status walk_ids(struct verify_run *run, const int64_t *ids, size_t count)
 {
     static const int64_t no_versions[CHUNK];
     enum tally_status status = TALLY_OK;
@@ -303,7 +276,7 @@ static enum tally_status walk_ids(struct run *run, const int64_t *ids, size_t co
     return status;
 }
 
-static enum tally_status walk_sample(struct run *run)
+static enum tally_status walk_sample(struct verify_run *run)
 {
     size_t most = (size_t)run->options->sample + (size_t)run->options->sample / 4 + CHUNK,
            count = 0;
@@ -319,113 +292,20 @@ static enum tally_status walk_sample(struct run *run)
     return status;
 }
 
-static void tell_ghosts(struct run *run, const int64_t *ids, size_t count, const char *why)
-{
-    for (size_t i = 0; i < count; i++) {
-        struct tally_verify_difference difference = {.user_id = ids[i], .field = "ghost"};
-        (void)snprintf(difference.expected, sizeof difference.expected, "(none)");
-        (void)snprintf(difference.found, sizeof difference.found, "%s", why);
-        tell(run, &difference);
-    }
-}
-
-/* A user's row is never removed, and is there before anything of the user can be in Redis: a key
- * without a row is no event on its way. */
-static enum tally_status find_ghosts(struct run *run, int64_t *ids, int64_t *misplaced)
-{
-    char cursor[TALLY_VERIFY_CURSOR_BYTES] = "0";
-    enum tally_status status = TALLY_OK;
-    do {
-        size_t count = 0, misplaced_count = 0;
-        status = tally_verify_model_scan(&run->model, cursor, ids, SCAN_MOST, &count, misplaced,
-                                         &misplaced_count, run->error);
-        run->result->keys += (int64_t)(count + misplaced_count);
-        tell_ghosts(run, misplaced, misplaced_count, "key in a partition that is not the user's");
-        for (size_t done = 0; status == TALLY_OK && done < count;) {
-            size_t step = count - done < CHUNK ? count - done : CHUNK, absent = 0;
-            status = tally_recount_absent(run->connection, ids + done, step, &absent, run->error);
-            tell_ghosts(run, ids + done, absent, "key of a user that does not exist");
-            done += step;
-        }
-        progress(run);
-    } while (status == TALLY_OK && strcmp(cursor, "0") != 0);
-    return status;
-}
-
-static enum tally_status check_ghosts(struct run *run)
-{
-    int64_t *ids = calloc(2 * (size_t)SCAN_MOST, sizeof *ids);
-    if (ids == NULL)
-        return tally_fail(run->error, TALLY_NO_MEMORY, "the list of keys");
-    enum tally_status status = find_ghosts(run, ids, ids + SCAN_MOST);
-    free(ids);
-    return status;
-}
-
-static void tell_total(struct run *run, const char *field, int64_t expected, int64_t found)
-{
-    if (expected == found)
-        return;
-    struct tally_verify_difference difference = {.field = field};
-    (void)snprintf(difference.expected, sizeof difference.expected, "%" PRId64, expected);
-    (void)snprintf(difference.found, sizeof difference.found, "%" PRId64, found);
-    tell(run, &difference);
-}
-
-static bool totals_equal(const struct run *run, const struct tally_verify_totals *totals)
-{
-    const struct tally_verify_result *result = run->result;
-    return totals->users == result->users && totals->posts == result->posts &&
-           totals->comments == result->comments;
-}
-
-/* Totals have no version, so that two of them can be compared only while nothing changes: where
- * every event numbered before the walk was committed before it, and none was numbered since, what
- * the walk added up is the truth. The read model may still be on its way there. */
-static enum tally_status check_totals(struct run *run, const struct tally_recount_state *before)
-{
-    const int64_t due_us = tally_clock_monotonic_us() + TOTALS_GRACE_MS * 1000;
-    for (;;) {
-        struct tally_verify_totals totals;
-        struct tally_recount_state now;
-        enum tally_status status = tally_verify_model_totals(&run->model, &totals, run->error);
-        if (status == TALLY_OK)
-            status = tally_recount_state(run->connection, &now, run->error);
-        if (status != TALLY_OK)
-            return status;
-        run->result->totals_reason =
-            now.last_event != before->last_event ? "writes went on meanwhile"
-            : !before->quiet                     ? "a transaction was open at the start"
-            : before->sweeping || now.sweeping   ? "deletions are being finished"
-                                                 : NULL;
-        if (run->result->totals_reason != NULL)
-            return TALLY_OK;
-        run->result->totals_compared = true;
-        if (totals_equal(run, &totals))
-            return TALLY_OK;
-        if (tally_clock_monotonic_us() >= due_us) {
-            tell_total(run, "total users", run->result->users, totals.users);
-            tell_total(run, "total posts", run->result->posts, totals.posts);
-            tell_total(run, "total comments", run->result->comments, totals.comments);
-            return TALLY_OK;
-        }
-        pause_ms(TOTALS_PAUSE_MS);
-    }
-}
-
 /* Gives the transactions of the last commands a moment to end, so that totals can be compared. */
-static enum tally_status read_state_before(struct run *run, struct tally_recount_state *before)
+static enum tally_status read_state_before(struct verify_run *run,
+                                           struct tally_recount_state *before)
 {
-    const int64_t due_us = tally_clock_monotonic_us() + QUIET_GRACE_MS * 1000;
+    const int64_t due_us = tally_clock_monotonic_us() + (int64_t)QUIET_GRACE_MS * 1000;
     enum tally_status status = tally_recount_state(run->connection, before, run->error);
     while (status == TALLY_OK && !before->quiet && tally_clock_monotonic_us() < due_us) {
-        pause_ms(LOOK_FIRST_MS);
+        verify_pause_ms(LOOK_FIRST_MS);
         status = tally_recount_state(run->connection, before, run->error);
     }
     return status;
 }
 
-static enum tally_status verify(struct run *run)
+static enum tally_status verify(struct verify_run *run)
 {
     struct tally_recount_state before;
     enum tally_status status = read_state_before(run, &before);
@@ -438,9 +318,9 @@ static enum tally_status verify(struct run *run)
     if (status == TALLY_OK)
         status = drain_pending(run, 0);
     if (status == TALLY_OK && everything)
-        status = check_ghosts(run);
+        status = verify_ghosts(run);
     if (status == TALLY_OK && everything)
-        status = check_totals(run, &before);
+        status = verify_totals(run, &before);
     else
         run->result->totals_reason = "only a sample was checked";
     return status;
@@ -450,10 +330,10 @@ enum tally_status tally_verify_run(const struct tally_verify_options *options,
                                    struct tally_verify_result *result, struct tally_error *error)
 {
     *result = (struct tally_verify_result){0};
-    struct run *run = calloc(1, sizeof *run);
+    struct verify_run *run = calloc(1, sizeof *run);
     if (run == NULL)
         return tally_fail(error, TALLY_NO_MEMORY, "verify");
-    *run = (struct run){.options = options, .result = result, .error = error};
+    *run = (struct verify_run){.options = options, .result = result, .error = error};
     run->backoff = (struct tally_backoff){.first_ms = LOOK_FIRST_MS, .most_ms = LOOK_MOST_MS};
     tally_random_seed_from_system(&run->random);
     /* A chunk is taken in before the bound is looked at. */

@@ -17,7 +17,7 @@ struct tally_projector {
     pthread_t thread;
     atomic_bool stopping;
     atomic_bool verbose;
-    struct tally_error failure; /* written before on_ended */
+    struct tally_error failure; /* written before on_failed and on_ended */
 };
 
 static void *run(void *argument)
@@ -25,6 +25,8 @@ static void *run(void *argument)
     struct tally_projector *projector = argument;
     tally_worker_run(&projector->worker);
     projector->failure = projector->worker.fatal;
+    if (projector->failure.status != TALLY_OK && projector->options.on_failed != NULL)
+        projector->options.on_failed(projector->options.context);
     tally_worker_close(&projector->worker);
     projector->options.on_ended(projector->options.context);
     return NULL;

@@ -14,8 +14,11 @@ struct tally_projector;
 struct tally_projector_options {
     const struct tally_settings *settings; /* borrowed */
     struct tally_metrics *metrics;         /* borrowed */
-    /* The thread has ended: because it was told to, or for the reason tally_projector_failure()
-     * gives. Called once, from that thread; must not block. */
+    /* The thread cannot go on, for the reason that tally_projector_failure() gives. It ends next,
+     * unless librdkafka 2.0.2 hangs, as it may while it frees a consumer whose topic was deleted.
+     * At most once, before on_ended, from that thread; must not block. May be NULL. */
+    void (*on_failed)(void *context);
+    /* The thread has ended. Once, from that thread; must not block. */
     void (*on_ended)(void *context);
     void *context;
 };
@@ -30,7 +33,7 @@ void tally_projector_stop(struct tally_projector *projector);
 /* Waits for the thread's end (stop it first) and frees. */
 void tally_projector_free(struct tally_projector **projector);
 
-/* After on_ended: why the thread ended; TALLY_OK where it was told to. */
+/* From on_failed or on_ended on: why the thread ends; TALLY_OK where it was told to. */
 enum tally_status tally_projector_failure(const struct tally_projector *projector,
                                           struct tally_error *error);
 

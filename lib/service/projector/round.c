@@ -31,7 +31,7 @@ bool tally_round_init(struct tally_round *round, size_t most)
 
 void tally_round_drop_items(struct tally_round *round)
 {
-    for (size_t i = 0; i < round->count; i++) {
+    for (size_t i = 0; i < round->count && round->items != NULL; i++) {
         tally_record_release(&round->items[i].record);
         free(round->items[i].poison);
         tally_profile_clear(&round->items[i].profile);

@@ -51,7 +51,7 @@ static void ask(struct tally_tip *tip, int32_t partition)
 /* Waits out the interval; false where the thread is to stop. */
 static bool pause_between(struct tally_tip *tip)
 {
-    const int64_t until_us = tally_clock_wall_us() + INTERVAL_MS * 1000;
+    const int64_t until_us = tally_clock_wall_us() + (int64_t)INTERVAL_MS * 1000;
     const struct timespec until = {.tv_sec = until_us / 1000000,
                                    .tv_nsec = until_us % 1000000 * 1000};
     pthread_mutex_lock(&tip->mutex);

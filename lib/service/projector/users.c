@@ -101,8 +101,10 @@ void tally_users_drop(struct tally_users *users, int32_t partition)
 void tally_users_trim(struct tally_users *users)
 {
     /* DL lists keep the last element in the head's `prev`. */
-    while (users->count > users->most && users->by_use != NULL)
-        forget(users, users->by_use->prev);
+    for (size_t over = users->count > users->most ? users->count - users->most : 0; over > 0;
+         over--)
+        forget(users,
+               users->by_use->prev); /* NOLINT(clang-analyzer-unix.Malloc): the list's last */
 }
 
 size_t tally_users_count(const struct tally_users *users)
