@@ -102,6 +102,7 @@ static void fail(struct load_lane *lane, const char *failure)
     if (load->phase == LOAD_MAKING_USERS && !load->failed) {
         load->failed = true;
         load->stopping = true;
+        bool absent = strcmp(failure, tally_status_slug(TALLY_UNAVAILABLE)) == 0;
         bool taken = strcmp(failure, tally_status_slug(TALLY_EMAIL_TAKEN)) == 0;
         (void)tally_fail(load->error, TALLY_UNAVAILABLE,
                          "user %" PRId64 " could not be made at %s: %s%s", lane->number,

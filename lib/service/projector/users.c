@@ -101,10 +101,10 @@ void tally_users_drop(struct tally_users *users, int32_t partition)
 void tally_users_trim(struct tally_users *users)
 {
     /* DL lists keep the last element in the head's `prev`. */
-    for (size_t over = users->count > users->most ? users->count - users->most : 0; over > 0;
-         over--)
-        forget(users,
-               users->by_use->prev); /* NOLINT(clang-analyzer-unix.Malloc): the list's last */
+    while (users->by_use != NULL && users->count > users->most) {
+        struct entry *oldest = users->by_use->prev;
+        forget(users, oldest); /* NOLINT(clang-analyzer-unix.Malloc): utlist's DL_DELETE */
+    }
 }
 
 size_t tally_users_count(const struct tally_users *users)
