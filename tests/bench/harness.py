@@ -289,6 +289,8 @@ def describe_others(samples):
 def compared(identity, what, samples, side, limit_name, limit_text, goal):
     """A figure from two sides of one run: the ratio is the median of the rounds' ratios."""
     ours, limit = middle(samples[side]), middle(samples[limit_name])
+    if min(sample.rate for sample in samples[limit_name]) <= 0:
+        raise SideFailed(f"{limit_name} did nothing in one of its rounds")
     ratios = [a.rate / b.rate for a, b in zip(samples[side], samples[limit_name])]
     ratio = median(ratios)
     cpu_ratio = sum(ours.cpu_us.values()) / max(sum(limit.cpu_us.values()), 1e-9)

@@ -47,7 +47,8 @@ def rival_database():
 
 
 def pgbench(dsn, clients, seconds):
-    """Transactions a second as pgbench counts them, without the time to connect."""
+    """Transactions a second as pgbench counts them, without the time to connect; -T counts that time too."""
+    seconds += 1 + clients // 32
     command = [POSTGRES_BIN + "pgbench", "-n", "-M", "prepared", "-c", clients, "-j", min(clients, 2), "-T", seconds,
                "-f", HERE / "pgbench" / "create_post.sql", "-D", f"first={FIRST_AUTHOR}", "-D", f"users={AUTHORS}",
                "-D", f"title={TITLE}", "-D", f"body={BODY}", dsn]
@@ -57,8 +58,8 @@ def pgbench(dsn, clients, seconds):
         figures[name] = value
     if figures.get("number of failed transactions", "0 ").split()[0] != "0":
         raise SideFailed(f"pgbench: {figures['number of failed transactions']} transactions failed")
-    if "tps" not in figures or "latency average" not in figures:
-        raise SideFailed(f"pgbench did nothing in {seconds} s: {figures}")
+    if "tps" not in figures:
+        return Sample(0.0), 0  # connecting took all the time
     average_ms = float(figures["latency average"].split()[0])
     return (Sample(float(figures["tps"].split()[0]), average_ms),
             int(figures["number of transactions actually processed"].split("/")[0]))

@@ -68,7 +68,7 @@ def test_a_projector_killed_in_the_middle_of_a_load_loses_and_doubles_nothing(ow
     users = users_of(stack)
     stack.user_at(users[0], 1)
     with Watcher(stack, users[0]) as watcher, Writers([stack.command.api], users) as writers:
-        for _ in range(5):
+        for _ in range(10):
             until_more_is_applied(stack)
             stack.projector.kill()
             stack.projector.start()
@@ -82,7 +82,7 @@ def test_a_projector_killed_in_the_middle_of_a_load_loses_and_doubles_nothing(ow
 def test_a_killed_command_service_loses_nothing_that_was_acknowledged_and_repeats_double_nothing(own_stack):
     stack = own_stack
     with Writers([stack.command.api], users_of(stack)) as writers:
-        for _ in range(5):
+        for _ in range(10):
             seen = writers.acknowledged
             until("100 more writes are acknowledged", lambda: writers.reached(seen + 100))
             stack.command.kill()
@@ -96,7 +96,7 @@ def test_a_killed_command_service_loses_nothing_that_was_acknowledged_and_repeat
 def test_a_redis_that_lost_its_newest_data_is_made_whole_untouched_by_hand(own_stack):
     stack = own_stack
     with Writers([stack.command.api], users_of(stack)) as writers:
-        for _ in range(3):
+        for _ in range(5):
             until_more_is_applied(stack, 200)
             stack.redis.kill()
             stack.redis.forget_the_newest(share=0.3)

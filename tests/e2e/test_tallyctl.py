@@ -168,7 +168,7 @@ def test_load_that_deletes_everything_it_can_ends_with_no_difference(stack):
     assert posts == made["posts"] - made["postsDeleted"] == made["postsAlive"]
 
 
-@pytest.mark.parametrize("arguments", [["verify"], ["migrate"], ["topics", "create"], ["load", "--users", "1", "--commands", "1"]])
+@pytest.mark.parametrize("arguments", [["verify"], ["migrate"], ["topics", "create"], ["load", "--retry-for", "1"]])
 def test_a_server_that_cannot_be_reached_is_an_error_of_its_own(stack, arguments):
     done = stack.ctl(*arguments, **NOWHERE, TALLY_COMMAND_LISTEN="127.0.0.1:9")
     assert done.returncode == FAILED, done

@@ -51,6 +51,48 @@ check_links() {
     check "tally-command does not link Redis" links_none_of tally-command libhiredis.so
 }
 
+# --- how they are built ------------------------------------------------------------------------------------
+# Debian 12's start files carry no control-flow protection, so no program linked there can have it as a whole.
+hardened() { hardening-check --nocfprotection "$1"; }
+
+# compiles TARGET INCLUDE: whether a source of this target may include this header
+compiles() {
+    local flags
+    flags=$(jq -r --arg target "/tally_$1.dir/" 'first(.[] | select(.command | contains($target))).command' \
+        build/release/compile_commands.json | grep -oE -- '-(I|isystem) ?[^ ]+')
+    [[ -n $flags ]] || { echo "no target $1"; return 2; }
+    # shellcheck disable=SC2086 # flags are words
+    printf '#include "%s"\n' "$2" | cc -std=gnu17 -D_GNU_SOURCE $flags -fsyntax-only -x c - 2>&1
+}
+
+check_layers() {
+    check "the read side may include the read model's keys" compiles service_query view/keys.h
+    check "the read side cannot include PostgreSQL's adapter" refuses service_query pg/blocking.h
+    check "the read side cannot include Kafka's adapter" refuses service_query kafka/producer.h
+    check "the projector cannot include PostgreSQL's adapter" refuses service_projector pg/blocking.h
+    check "the domain cannot include an adapter" refuses domain redis/url.h
+    check "core cannot include the loop" refuses core loop/loop.h
+}
+
+refuses() {
+    local status=0
+    compiles "$@" || status=$?
+    ((status == 1))
+}
+
+check_hardening() {
+    local program
+    for program in tally-command tally-projector tally-query tallyctl; do
+        check "hardening-check $program" hardened "build/release/bin/$program"
+    done
+}
+
+# --- the README --------------------------------------------------------------------------------------------
+readme_reference() {
+    diff <(sed -n '/^<!-- configuration:/,/^<!-- end of configuration/p' README.md | grep '^|') \
+        <(build/release/bin/tallyctl config reference | grep '^|')
+}
+
 # --- systemd -----------------------------------------------------------------------------------------------
 verify_unit() { systemd-analyze verify --man=no "$WORK/units/$1"; }
 
@@ -118,5 +160,8 @@ check_manifests() {
 
 check_scripts
 check_links
+check_layers
+check_hardening
+check "the configuration reference in the README is what the table says" readme_reference
 check_units
 check_manifests
