@@ -27,7 +27,9 @@ static void flag_of(const struct tally_setting *row, char flag[FLAG_BYTES])
     const char *name = row->name + strlen("TALLY_");
     size_t i = 0;
     for (; name[i] != '\0' && i < FLAG_BYTES - 1; i++) {
-        flag[i] = name[i] == '_' ? '-' : (char)tolower((unsigned char)name[i]);
+        flag[i] = (char)tolower((unsigned char)name[i]);
+        if (flag[i] == '_')
+            flag[i] = '-';
     }
     flag[i] = '\0';
 }

@@ -119,8 +119,9 @@ def test_a_redis_that_lost_everything_never_shows_too_low_a_number_and_fills_aga
             answer = stack.read.get(f"/v1/users/{user}")
             if answer.status == 503:
                 raise ValueError(answer)
-            shown = answer.status == 200 and (answer.json["version"], answer.json["postCount"], answer.json["commentCount"])
-            if shown != counted[user]:
+            document = answer.json
+            if answer.status != 200 or counted[user] != (document["version"], document["postCount"],
+                                                         document["commentCount"]):
                 raise RuntimeError(f"{counted[user]} (version, posts, comments) of {user} are shown as {answer}")
         return True
     until("every user is read right again", right_again)

@@ -28,7 +28,8 @@ REFUSED = {
     "Transfer-Encoding xchunked": POST + b"Transfer-Encoding: xchunked\r\n\r\n" + CHUNKED,
     "Transfer-Encoding gzip, chunked": POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n" + CHUNKED,
     "Transfer-Encoding chunked, identity": POST + b"Transfer-Encoding: chunked, identity\r\n\r\n" + CHUNKED,
-    "Transfer-Encoding chunked twice": POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n" + CHUNKED,
+    "Transfer-Encoding chunked twice":
+        POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n" + CHUNKED,
     "Transfer-Encoding identity": POST + b"Transfer-Encoding: identity\r\n\r\n",
     "an empty Transfer-Encoding": POST + b"Transfer-Encoding:\r\n\r\n",
     "Transfer-Encoding with a vertical tab": POST + b"Transfer-Encoding: \x0bchunked\r\n\r\n" + CHUNKED,

@@ -94,8 +94,9 @@ def test_a_version_that_does_not_come_is_refused_and_never_answered_with_an_olde
 
 def test_concurrent_writes_to_one_user_get_distinct_versions_and_are_all_counted(stack):
     user = stack.new_user()
+    body = {"authorId": user, "body": "A post"}
     with ThreadPoolExecutor(16) as pool:
-        answers = list(pool.map(lambda _: stack.write.post("/v1/posts", {"authorId": user, "body": "A post"}), range(160)))
+        answers = list(pool.map(lambda _: stack.write.post("/v1/posts", body), range(160)))
     versions = sorted(assert_success(answer, 201)["version"] for answer in answers)
     assert versions == list(range(2, 162))
     assert len({answer.json["id"] for answer in answers}) == 160
@@ -221,8 +222,9 @@ def test_equal_requests_at_the_same_time_have_one_effect(stack):
 def test_a_write_that_names_a_version_is_made_at_that_version_alone(stack):
     user = stack.new_user()
     stack.new_post(user)
-    assert_problem(stack.write.patch(f"/v1/users/{user}", {"name": "Late"}, {"If-Match": '"1"'}), 412, "version-mismatch")
-    assert_problem(stack.write.delete(f"/v1/users/{user}", {"If-Match": '"1"'}), 412, "version-mismatch")
+    old = {"If-Match": '"1"'}
+    assert_problem(stack.write.patch(f"/v1/users/{user}", {"name": "Late"}, old), 412, "version-mismatch")
+    assert_problem(stack.write.delete(f"/v1/users/{user}", old), 412, "version-mismatch")
     assert_success(stack.write.patch(f"/v1/users/{user}", {"name": "In time"}, {"If-Match": '"2"'}), 200)
     assert stack.user_at(user, 3).json["user"]["name"] == "In time"
     assert assert_success(stack.write.delete(f"/v1/users/{user}", {"If-Match": '"3"'}), 202)["version"] == 4

@@ -139,9 +139,12 @@ def test_an_id_that_is_none_is_refused(stack, nothing_changes):
 
 
 def test_a_method_that_is_not_served_is_refused_with_those_that_are(stack, user, post):
-    cases = ((stack.write, "GET", "/v1/users", {"POST"}), (stack.write, "PUT", f"/v1/users/{user}", {"PATCH", "DELETE"}),
-             (stack.write, "DELETE", "/v1/posts", {"POST"}), (stack.write, "POST", f"/v1/posts/{post}", {"DELETE"}),
-             (stack.read, "POST", "/v1/stats", {"GET", "HEAD"}), (stack.read, "DELETE", f"/v1/users/{user}", {"GET", "HEAD"}))
+    cases = ((stack.write, "GET", "/v1/users", {"POST"}),
+             (stack.write, "PUT", f"/v1/users/{user}", {"PATCH", "DELETE"}),
+             (stack.write, "DELETE", "/v1/posts", {"POST"}),
+             (stack.write, "POST", f"/v1/posts/{post}", {"DELETE"}),
+             (stack.read, "POST", "/v1/stats", {"GET", "HEAD"}),
+             (stack.read, "DELETE", f"/v1/users/{user}", {"GET", "HEAD"}))
     for client, method, path, served in cases:
         answer = client.request(method, path)
         assert_problem(answer, 405, "method-not-allowed")

@@ -31,8 +31,9 @@ def test_command_services_that_delete_what_the_other_writes_to_never_deadlock(ow
 
     def load(service, seed):
         # Few users and posts, so that the same rows are wanted from all sides.
-        return stack.ctl("load", "--users", "10", "--commands", "1500", "--connections", "16", "--seed", str(seed), "--mix",
-                         "post=20,comment=50,delete-post=15,delete-comment=15", check=0, TALLY_COMMAND_LISTEN=service.api)
+        return stack.ctl("load", "--users", "10", "--commands", "1500", "--connections", "16", "--seed", str(seed),
+                         "--mix", "post=20,comment=50,delete-post=15,delete-comment=15", check=0,
+                         TALLY_COMMAND_LISTEN=service.api)
     with ThreadPoolExecutor(3) as pool:
         runs = [pool.submit(load, service, seed) for service, seed in
                 ((stack.command, 1), (second, 1), (second, 2))]

@@ -317,8 +317,9 @@ class Stack:
 
 
 def psql(dsn, statement):
-    done = subprocess.run(["psql", "-X", "-q", "-A", "-t", "-F", "\t", "-v", "ON_ERROR_STOP=1", "-d", dsn, "-c", statement],
-                          capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        ["psql", "-X", "-q", "-A", "-t", "-F", "\t", "-v", "ON_ERROR_STOP=1", "-d", dsn, "-c", statement],
+        capture_output=True, text=True, timeout=60, check=False)
     if done.returncode != 0:
         raise OSError(f"{statement}: {done.stderr}")
     return [line.split("\t") for line in done.stdout.splitlines()]
