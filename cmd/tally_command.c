@@ -50,6 +50,12 @@ static void drain(void *context)
     tally_command_service_drain(((struct program *)context)->service);
 }
 
+/* The loop turns, or this would not be asked; the relay has a thread of its own. */
+static bool alive(void *context)
+{
+    return tally_relay_alive(((struct program *)context)->relay);
+}
+
 static void release(void *context)
 {
     struct program *program = context;
@@ -65,6 +71,7 @@ int main(int argc, char **argv)
         .doc = "Takes Tally's writes into PostgreSQL and publishes them to Kafka.",
         .start = start,
         .drain = drain,
+        .alive = alive,
         .release = release,
     };
     struct program program = {0};

@@ -35,6 +35,8 @@ def story(stack):
         stack.new_comment(post, user)
     assert_success(stack.write.delete(f"/v1/posts/{post}"), 200)
     assert_success(stack.write.delete(f"/v1/users/{user}"), 202)
+    for _ in range(10):
+        stack.new_user()  # for other partitions
     stack.until_equal()
     return user
 

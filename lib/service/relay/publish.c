@@ -32,8 +32,14 @@ void relay_on_delivered(void *context, uintptr_t tag, enum tally_status status, 
     tally_flight_arrive(&relay->flight, tag, acknowledged);
 }
 
+void relay_mark_turn(struct tally_relay *relay)
+{
+    atomic_store_explicit(&relay->turned_us, tally_clock_monotonic_us(), memory_order_relaxed);
+}
+
 void relay_wait_for_work(struct tally_relay *relay, int64_t timeout_ms)
 {
+    relay_mark_turn(relay);
     struct pollfd wake = {.fd = relay->wake_descriptor, .events = POLLIN};
     if (poll(&wake, 1, (int)timeout_ms) == 1) {
         uint64_t count;
@@ -70,6 +76,7 @@ static enum tally_status save_landed(struct tally_relay *relay, struct tally_err
 static enum tally_status serve_acknowledgements(struct tally_relay *relay, int wait_ms,
                                                 struct tally_error *error)
 {
+    relay_mark_turn(relay);
     (void)tally_producer_poll(relay->producer, wait_ms);
     const int64_t oldest_us = tally_flight_oldest_us(&relay->flight);
     const int64_t age_us = oldest_us > 0 ? tally_clock_wall_us() - oldest_us : 0;

@@ -18,6 +18,9 @@ enum {
     METADATA_TIMEOUT_MS = TALLY_RELAY_SILENCE_MS * 2 / 3, /* the leader must not fall silent */
 };
 
+/* Longer than PostgreSQL's client takes to notice a dead peer (15 s, pg/session.h). */
+static const int64_t STUCK_US = 20000000;
+
 enum relay_state { STATE_STARTING, STATE_STANDBY, STATE_LEADING, STATE_BACKING_OFF };
 
 static const char *const state_texts[] = {
@@ -194,6 +197,7 @@ enum tally_status tally_relay_start(const struct tally_settings *settings,
     if (made == NULL)
         return tally_fail(error, TALLY_NO_MEMORY, "relay");
     made->settings = settings;
+    relay_mark_turn(made);
     register_metrics(&made->metrics, metrics);
     tally_random_seed_from_system(&made->random);
     pthread_mutex_init(&made->failure_lock, NULL);
@@ -232,6 +236,12 @@ void tally_relay_stop(struct tally_relay **relay)
     pthread_mutex_destroy(&gone->failure_lock);
     free(gone);
     *relay = NULL;
+}
+
+bool tally_relay_alive(struct tally_relay *relay)
+{
+    long long turned_us = atomic_load_explicit(&relay->turned_us, memory_order_relaxed);
+    return tally_clock_monotonic_us() - turned_us < STUCK_US;
 }
 
 void tally_relay_state(struct tally_relay *relay, const char **state, char *failure,

@@ -24,6 +24,9 @@ void tally_relay_wake(struct tally_relay *relay);
  * thread. */
 void tally_relay_stop(struct tally_relay **relay);
 
+/* Whether the thread goes on, whatever PostgreSQL and Kafka do; for the watchdog. Any thread. */
+bool tally_relay_alive(struct tally_relay *relay);
+
 /* Fills one word for the state ("starting", "standby", "leading", "backing-off") and the last
  * failure ("" while there is none). Any thread. */
 void tally_relay_state(struct tally_relay *relay, const char **state, char *failure,

@@ -32,7 +32,8 @@ struct tally_relay {
     pthread_t thread;
     int wake_descriptor;
     atomic_bool stopping;
-    atomic_int state; /* enum relay_state */
+    atomic_int state;       /* enum relay_state */
+    atomic_llong turned_us; /* monotonic: the thread was last seen going on */
     pthread_mutex_t failure_lock;
     char failure[TALLY_ERROR_TEXT_BYTES];
 
@@ -49,6 +50,8 @@ struct tally_relay {
 };
 
 /* All from the relay's thread, but for relay_set_failure(). */
+/* The thread goes on; called at least once in each of its loops. */
+void relay_mark_turn(struct tally_relay *relay);
 void relay_set_failure(struct tally_relay *relay, const char *text);
 /* The producer's callback; its context is the relay. */
 tally_producer_delivered relay_on_delivered;
