@@ -8,8 +8,8 @@
 
 #include <sys/socket.h>
 
-/* "127.0.0.1:8080", "[::1]:0", "localhost:80"; `passive`: to listen, where ":8080" means every
- * interface. May block on DNS. INVALID: not of this form; UNAVAILABLE: the host is unknown. */
+/* Takes what tally_address_parse() does. `passive`: to listen. May block on DNS. CONFIG: not of
+ * this form; UNAVAILABLE: the host is unknown. */
 enum tally_status tally_http_resolve(const char *text, bool passive,
                                      struct sockaddr_storage *address, socklen_t *length,
                                      struct tally_error *error) TALLY_MUST_CHECK;

@@ -32,7 +32,7 @@ typedef void tally_http_client_answered(const struct tally_http_client_answer *a
                                         void *context);
 
 /* `address` is "host:port", resolved here once (it may block on DNS). `max_body_bytes` bounds an
- * answer's body, 0: 16 MiB. INVALID, UNAVAILABLE (unknown host) or NO_MEMORY. */
+ * answer's body, 0: 16 MiB. CONFIG, UNAVAILABLE (unknown host) or NO_MEMORY. */
 enum tally_status tally_http_client_new(struct event_base *base, const char *address,
                                         size_t max_body_bytes, struct tally_http_client **out,
                                         struct tally_error *error) TALLY_MUST_CHECK;

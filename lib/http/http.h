@@ -69,8 +69,8 @@ struct tally_http_server_options {
  */
 
 /* Listens at once; accepting starts with the loop. `routes` and the strings in it are borrowed and
- * must outlive the server. INVALID: an address or a route that cannot be read; IO: the address
- * cannot be bound; NO_MEMORY. */
+ * must outlive the server. CONFIG: an address that cannot be read; INVALID: a route; IO: the
+ * address cannot be bound; NO_MEMORY. */
 enum tally_status tally_http_server_new(struct event_base *base,
                                         const struct tally_http_server_options *options,
                                         const struct tally_http_route *routes, size_t route_count,

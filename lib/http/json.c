@@ -44,7 +44,9 @@ enum tally_status tally_http_json(const struct tally_http_exchange *exchange, js
     if (value == NULL && json_error_code(&cause) == json_error_out_of_memory)
         return tally_fail(error, TALLY_NO_MEMORY, "the body");
     if (value == NULL)
-        return tally_fail(error, TALLY_INVALID, "the body is not valid JSON: %s", cause.text);
+        /* Not jansson's text: it quotes the body, which does not belong into logs. */
+        return tally_fail(error, TALLY_INVALID, "the body is not valid JSON (line %d, column %d)",
+                          cause.line, cause.column);
     if (!json_is_object(value)) {
         json_decref(value);
         return tally_fail(error, TALLY_INVALID, "the body is not a JSON object");

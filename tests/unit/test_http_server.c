@@ -476,7 +476,7 @@ Test(http_server, two_servers_share_a_port_only_with_reuse_port)
     cr_expect_null(second);
     options.listen = "nonsense";
     cr_expect_eq(tally_http_server_new(base, &options, harness_routes, 1, NULL, &second, &error),
-                 TALLY_INVALID);
+                 TALLY_CONFIG);
     tally_http_server_free(&first);
     event_base_free(base);
 }

@@ -56,6 +56,8 @@ service_settings() {
     local name=$1 line
     SETTINGS=("TALLY_ADMIN_LISTEN=127.0.0.1:${PORT[${name}_admin]}")
     [[ -z ${PORT[$name]:-} ]] || SETTINGS+=("TALLY_${name^^}_LISTEN=127.0.0.1:${PORT[$name]}")
+    # Static membership: after a kill -9 its partitions are its own again at once.
+    [[ $name != projector ]] || SETTINGS+=(TALLY_GROUP_INSTANCE_ID=local)
     while read -r line; do
         case $name:$line in
         # Each side is told only of the servers it may talk to.

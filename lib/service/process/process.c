@@ -11,11 +11,18 @@ struct run {
     void *service;
 };
 
-static void take_log_level(struct run *run)
+static enum tally_log_level take_log_level(const struct run *run)
 {
     enum tally_log_level level = TALLY_LOG_INFO;
     (void)tally_log_parse_level(run->process.config.settings.log_level, &level);
     tally_log_set_level(level);
+    return level;
+}
+
+/* For a service that is running. */
+static void tell_log_level(const struct run *run)
+{
+    const enum tally_log_level level = take_log_level(run);
     if (run->description->log_level != NULL)
         run->description->log_level(run->service, level);
 }
@@ -36,7 +43,7 @@ static void on_reload(void *context)
         tally_log_error(TALLY_LOG_ERROR, "service.reload_refused", &error);
         return;
     }
-    take_log_level(run);
+    tell_log_level(run);
     tally_log(TALLY_LOG_INFO, "service.reloaded", TALLY_INTEGER("held_until_restart", held));
 }
 
@@ -85,7 +92,7 @@ static enum tally_status start(struct run *run, struct tally_error *error)
 static int serve(struct run *run)
 {
     struct tally_process *process = &run->process;
-    take_log_level(run);
+    tell_log_level(run);
     tally_log(TALLY_LOG_INFO, "service.started",
               TALLY_TEXT("admin", process->config.settings.admin_listen));
     tally_lifecycle_ready(process->lifecycle);
@@ -123,6 +130,7 @@ int tally_process_run(const struct tally_process_service *description, void *ser
     }
     if (run.process.config.action == TALLY_CONFIG_CHECK)
         return EXIT_SUCCESS;
+    (void)take_log_level(&run);
     /* libpq and hiredis write to sockets whose peer may have gone. */
     (void)signal(SIGPIPE, SIG_IGN);
     int code = EXIT_SUCCESS;

@@ -103,7 +103,7 @@ static void log_item(enum tally_log_level level, const char *name,
     char trace[TALLY_TRACE_ID_BYTES];
     tally_trace_id(item->parent, trace);
     tally_log(
-        level, name, TALLY_TEXT("trace", trace), TALLY_INTEGER("user", item->event.user_id),
+        level, name, TALLY_TEXT("trace_id", trace), TALLY_INTEGER("user", item->event.user_id),
         TALLY_INTEGER("version", item->event.version),
         TALLY_TEXT("type", item->poison == NULL ? tally_event_type_text(item->event.type) : NULL),
         TALLY_TEXT("outcome", tally_outcome_text(item->outcome)),

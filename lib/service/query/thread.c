@@ -66,7 +66,7 @@ static void log_request(struct tally_query_thread *thread,
     char trace_id[TALLY_TRACE_ID_BYTES];
     tally_trace_start(&trace, tally_http_header(exchange, "traceparent"), &thread->random);
     tally_trace_id(trace.parent, trace_id);
-    tally_log(TALLY_LOG_DEBUG, "query.request", TALLY_TEXT("trace", trace_id),
+    tally_log(TALLY_LOG_DEBUG, "query.request", TALLY_TEXT("trace_id", trace_id),
               TALLY_TEXT("method", tally_http_method(exchange)),
               TALLY_TEXT("route", tally_http_route_pattern(exchange)),
               TALLY_INTEGER("status", http_status),
