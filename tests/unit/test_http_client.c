@@ -231,7 +231,7 @@ Test(http_client, an_address_that_is_none_is_refused)
     struct tally_error error = {0};
     cr_expect_eq(tally_http_client_new(base, "nonsense", 0, &client, &error), TALLY_CONFIG);
     cr_expect_eq(tally_http_client_new(base, "127.0.0.1:", 0, &client, &error), TALLY_CONFIG);
-    cr_expect_eq(tally_http_client_new(base, "127.0.0.1:x", 0, &client, &error), TALLY_UNAVAILABLE);
+    cr_expect_eq(tally_http_client_new(base, "127.0.0.1:65536", 0, &client, &error), TALLY_CONFIG);
     cr_expect_null(client);
     event_base_free(base);
 }
