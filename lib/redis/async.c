@@ -138,19 +138,21 @@ static void watch_deadline(struct tally_redis_async *async, int64_t deadline_us)
     tally_timer_set(async->deadlines, delay_us > 0 ? delay_us : 0);
 }
 
-/* Sends whether or not the connection is open: the greeting comes before it is. */
-static enum tally_status queue_command(struct tally_redis_async *async, const char *command,
-                                       size_t length, int64_t deadline_us,
+/* Sends whether or not the connection is open: the greeting comes before it is. The command is
+ * terminated first, since hiredis 0.14 looks for its arguments with strchr(). */
+static enum tally_status queue_command(struct tally_redis_async *async,
+                                       struct tally_buffer *command, int64_t deadline_us,
                                        tally_redis_answered *answered, void *context,
                                        struct tally_error *error)
 {
-    struct pending *pending = calloc(1, sizeof *pending);
+    const char *text = tally_buffer_text(command);
+    struct pending *pending = command->failed ? NULL : calloc(1, sizeof *pending);
     if (pending == NULL)
         return tally_fail(error, TALLY_NO_MEMORY, "Redis command");
     pending->async = async;
     pending->sent_us = tally_clock_monotonic_us();
     pending->deadline_us = deadline_us;
-    if (redisAsyncFormattedCommand(async->context, on_reply, pending, command, length) !=
+    if (redisAsyncFormattedCommand(async->context, on_reply, pending, text, command->length) !=
         REDIS_OK) {
         free(pending);
         return tally_fail(error, TALLY_UNAVAILABLE, "Redis: connection is closing");
@@ -187,18 +189,28 @@ static void on_heartbeat_answered(enum tally_status status, const struct redisRe
     (void)context;
 }
 
+static enum tally_status queue_ping(struct tally_redis_async *async, int64_t deadline_us,
+                                    tally_redis_answered *answered, struct tally_error *error)
+{
+    struct tally_buffer ping;
+    tally_buffer_init(&ping, COMMAND_LIMIT_BYTES);
+    tally_redis_command(&ping, 1);
+    tally_redis_part_text(&ping, "PING");
+    enum tally_status status = queue_command(async, &ping, deadline_us, answered, async, error);
+    tally_buffer_release(&ping);
+    return status;
+}
+
 /* An answer that does not come is noticed as any other: by its deadline. */
 static void on_heartbeat(void *argument)
 {
-    static const char ping[] = "*1\r\n$4\r\nPING\r\n";
     struct tally_redis_async *async = argument;
     int64_t now_us = tally_clock_monotonic_us();
     tally_timer_set(async->heartbeat, HEARTBEAT_US);
     if (async->pendings != NULL || now_us - async->heard_us < HEARTBEAT_US)
         return;
     enum tally_status status =
-        queue_command(async, ping, sizeof ping - 1, now_us + async->options.timeout_ms * 1000,
-                      on_heartbeat_answered, async, NULL);
+        queue_ping(async, now_us + async->options.timeout_ms * 1000, on_heartbeat_answered, NULL);
     (void)status; /* a failure is no news: the next heartbeat tries again */
 }
 
@@ -241,8 +253,7 @@ static enum tally_status greet(struct tally_redis_async *async, struct tally_err
         if (named)
             tally_redis_part_text(&command, async->url.user);
         tally_redis_part_text(&command, async->url.password);
-        status = queue_command(async, command.data, command.length, deadline_us, on_greeted, async,
-                               error);
+        status = queue_command(async, &command, deadline_us, on_greeted, async, error);
     }
     if (status == TALLY_OK && async->url.database != 0) {
         tally_buffer_clear(&command);
@@ -251,16 +262,10 @@ static enum tally_status greet(struct tally_redis_async *async, struct tally_err
         char number[16];
         (void)snprintf(number, sizeof number, "%d", async->url.database);
         tally_redis_part_text(&command, number);
-        status = queue_command(async, command.data, command.length, deadline_us, on_greeted, async,
-                               error);
+        status = queue_command(async, &command, deadline_us, on_greeted, async, error);
     }
-    if (status == TALLY_OK) {
-        tally_buffer_clear(&command);
-        tally_redis_command(&command, 1);
-        tally_redis_part_text(&command, "PING");
-        status =
-            queue_command(async, command.data, command.length, deadline_us, on_pong, async, error);
-    }
+    if (status == TALLY_OK)
+        status = queue_ping(async, deadline_us, on_pong, error);
     tally_buffer_release(&command);
     return status;
 }
@@ -392,13 +397,13 @@ struct tally_redis_async_counts tally_redis_async_counts(const struct tally_redi
     return async->counts;
 }
 
-enum tally_status tally_redis_async_send(struct tally_redis_async *async, const char *command,
-                                         size_t length, int64_t deadline_us,
+enum tally_status tally_redis_async_send(struct tally_redis_async *async,
+                                         struct tally_buffer *command, int64_t deadline_us,
                                          tally_redis_answered *answered, void *context,
                                          struct tally_error *error)
 {
     if (!async->open)
         return tally_fail(error, TALLY_UNAVAILABLE, "Redis: %s", async->reason);
     async->counts.commands++;
-    return queue_command(async, command, length, deadline_us, answered, context, error);
+    return queue_command(async, command, deadline_us, answered, context, error);
 }

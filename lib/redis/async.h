@@ -14,7 +14,7 @@
 #ifndef TALLY_REDIS_ASYNC_H
 #define TALLY_REDIS_ASYNC_H
 
-#include "core/status.h"
+#include "core/buffer.h"
 
 #include <stdint.h>
 
@@ -66,8 +66,8 @@ struct tally_redis_async_counts tally_redis_async_counts(const struct tally_redi
  * in the order of sending, never from inside this call. `deadline_us` is monotonic; when it passes,
  * the command is called back and its late reply thrown away. UNAVAILABLE where the connection is
  * not open; NO_MEMORY. A failed start never calls back. */
-enum tally_status tally_redis_async_send(struct tally_redis_async *async, const char *command,
-                                         size_t length, int64_t deadline_us,
+enum tally_status tally_redis_async_send(struct tally_redis_async *async,
+                                         struct tally_buffer *command, int64_t deadline_us,
                                          tally_redis_answered *answered, void *context,
                                          struct tally_error *error) TALLY_MUST_CHECK;
 

@@ -32,8 +32,8 @@ enum tally_status tally_lookup_send(struct tally_lookup *lookup, int64_t deadlin
 {
     if (lookup->command.failed)
         return tally_fail(error, TALLY_NO_MEMORY, "Redis command");
-    return tally_redis_async_send(lookup->redis, lookup->command.data, lookup->command.length,
-                                  deadline_us, answered, context, error);
+    return tally_redis_async_send(lookup->redis, &lookup->command, deadline_us, answered, context,
+                                  error);
 }
 
 static void on_redis_change(bool open, void *context)

@@ -4,16 +4,19 @@
 # shellcheck disable=SC2034 # used by the scripts that source this
 SERVICES=(query projector command)
 
-# build_preset PRESET: one build at a time in a build tree.
+# build_preset PRESET TESTS: one build at a time in a build tree. TESTS is ON where the tests are wanted; they need
+# packages that running Tally does not. A tree that has them keeps them.
 build_preset() {
-    local preset=$1 lock
+    local preset=$1 tests=$2 lock
     mkdir -p -- "$ROOT/build"
     lock_take "$ROOT/build/$preset.lock" 1800 || fail "another build of $preset has been running for 30 minutes"
     lock=$LOCK_DESCRIPTOR
     # shellcheck disable=SC2016 # expanded by the inner shell
     run_step "Building ($preset)" "$LOG/build-$preset.log" "the whole log is $LOG/build-$preset.log" \
-        bash -euc 'cd "$1"; [[ -f build/$2/build.ninja ]] || cmake --preset "$2"; cmake --build "build/$2"' \
-        - "$ROOT" "$preset"
+        bash -euc 'cd "$1"
+            [[ -f build/$2/build.ninja ]] && { [[ $3 == OFF ]] || grep -q "^TALLY_TESTS:BOOL=ON" "build/$2/CMakeCache.txt"; } ||
+                cmake --preset "$2" -DTALLY_TESTS="$3"
+            cmake --build "build/$2"' - "$ROOT" "$preset" "$tests"
     lock_drop "$lock"
 }
 
