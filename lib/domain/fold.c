@@ -35,7 +35,6 @@ static void apply(struct tally_user_state *state, const struct tally_event *even
         state->deleted = true;
         state->posts = 0;
         state->comments = 0;
-        effect->profile_gone = true;
         return;
     }
     effect->profile_set =

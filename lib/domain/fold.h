@@ -35,10 +35,9 @@ enum tally_fold_result {
 
 /* What a step changed beside the state itself. */
 struct tally_fold_effect {
-    bool write;        /* the state must be written */
-    bool profile_set;  /* the event's value is the profile now */
-    bool profile_gone; /* the personal data must be removed */
-    int users_delta;   /* change of the partition's totals */
+    bool write;       /* the state must be written */
+    bool profile_set; /* the event's value is the profile now */
+    int users_delta;  /* change of the partition's totals */
     int64_t posts_delta;
     int64_t comments_delta;
 };

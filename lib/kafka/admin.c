@@ -67,6 +67,8 @@ enum tally_status tally_kafka_admin_new(const char *brokers, struct tally_kafka_
     struct tally_kafka_admin *made = calloc(1, sizeof *made);
     rd_kafka_conf_t *conf = rd_kafka_conf_new();
     if (made == NULL || conf == NULL) {
+        if (conf != NULL)
+            rd_kafka_conf_destroy(conf);
         free(made);
         return tally_fail(error, TALLY_NO_MEMORY, "Kafka client");
     }

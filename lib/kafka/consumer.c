@@ -13,6 +13,7 @@ struct tally_consumer {
     bool ownership_changed;
     struct tally_error trouble; /* of the error callback; OK: none */
     rd_kafka_resp_err_t trouble_code;
+    void (*on_log)(int level, const char *text);
 };
 
 /* Records who owns what and assigns nothing; see tally_consumer_assign(). */
@@ -42,6 +43,13 @@ static void on_error(rd_kafka_t *handle, int failure, const char *reason, void *
                      rd_kafka_err2name((rd_kafka_resp_err_t)failure), reason);
 }
 
+static void on_log(const rd_kafka_t *handle, int level, const char *facility, const char *text)
+{
+    (void)facility;
+    const struct tally_consumer *consumer = rd_kafka_opaque(handle);
+    consumer->on_log(level, text);
+}
+
 static enum tally_status configure(rd_kafka_conf_t *conf,
                                    const struct tally_consumer_options *options,
                                    struct tally_error *error)
@@ -61,7 +69,6 @@ static enum tally_status configure(rd_kafka_conf_t *conf,
         {"enable.auto.commit", "true"},
         {"enable.auto.offset.store", "false"},
         {"auto.offset.reset", "error"},
-        {"enable.partition.eof", "true"},
         {"fetch.min.bytes", "1"},
         {"fetch.wait.max.ms", "25"},
         {"fetch.error.backoff.ms", "100"},
@@ -103,9 +110,11 @@ enum tally_status tally_consumer_new(const struct tally_consumer_options *option
     status = configure(conf, options, error);
     if (status != TALLY_OK)
         goto conf;
+    made->on_log = options->on_log;
     rd_kafka_conf_set_opaque(conf, made);
     rd_kafka_conf_set_rebalance_cb(conf, on_rebalance);
     rd_kafka_conf_set_error_cb(conf, on_error);
+    rd_kafka_conf_set_log_cb(conf, on_log);
     made->handle = rd_kafka_new(RD_KAFKA_CONSUMER, conf, reason, sizeof reason);
     if (made->handle == NULL) {
         status = tally_fail(error, TALLY_CONFIG, "librdkafka: %s", reason);
@@ -223,8 +232,6 @@ enum tally_status tally_consumer_watermarks(struct tally_consumer *consumer, int
 static enum tally_consumed failure_kind(rd_kafka_t *handle, rd_kafka_resp_err_t failure)
 {
     switch (failure) {
-    case RD_KAFKA_RESP_ERR__PARTITION_EOF:
-        return TALLY_CONSUMED_END;
     case RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET:
     case RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE:
         return TALLY_CONSUMED_LOG_LOST;

@@ -26,6 +26,9 @@ struct tally_consumer_options {
     const char *topic;
     const char *group;
     const char *instance_id; /* "": dynamic membership */
+    /* What librdkafka has to say of its connections, with its syslog level; any thread. Not NULL.
+     */
+    void (*on_log)(int level, const char *text);
 };
 
 #define TALLY_CONSUMER_PARTITIONS_MOST 1024
@@ -61,7 +64,6 @@ enum tally_status tally_consumer_watermarks(struct tally_consumer *consumer, int
 enum tally_consumed {
     TALLY_CONSUMED_NOTHING,   /* the time is over */
     TALLY_CONSUMED_RECORD,    /* release it with tally_record_release() */
-    TALLY_CONSUMED_END,       /* `partition` is read up to `offset`, where the log ends now */
     TALLY_CONSUMED_OWNERSHIP, /* tally_consumer_owned() has changed; nothing is assigned */
     TALLY_CONSUMED_LOG_LOST,  /* the log of `partition` does not hold the assigned offset */
     TALLY_CONSUMED_NO_TOPIC,  /* the topic is gone */

@@ -41,7 +41,7 @@ static enum tally_status configure(rd_kafka_conf_t *conf,
         const char *value;
     } rows[] = {
         {"bootstrap.servers", options->brokers},
-        {"client.id", "tally-relay"},
+        {"client.id", options->client_id},
         {"enable.idempotence", "true"},
         {"acks", "all"},
         {"message.timeout.ms", "0"},

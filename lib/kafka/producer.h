@@ -35,7 +35,8 @@ struct tally_producer_options {
     int64_t queue_messages;  /* bound of what waits for acknowledgement */
     tally_producer_delivered *on_delivered;
     void *context;
-    tally_producer_logged *on_log;
+    tally_producer_logged *on_log; /* never NULL */
+    const char *client_id;         /* what brokers call it */
 };
 
 struct tally_producer_message {

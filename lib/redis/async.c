@@ -122,11 +122,12 @@ static void on_disconnected(const struct redisAsyncContext *context, int status)
 static void give_up(struct tally_redis_async *async, const char *reason)
 {
     struct redisAsyncContext *context = async->context;
+    if (context == NULL)
+        return; /* freeing it calls back what it has not answered, which may end here again */
     bool was_broken = async->broken;
     async->open = async->open || was_broken; /* so that the loss is told */
     close_down(async, reason);
-    if (context != NULL)
-        redisAsyncFree(context);
+    redisAsyncFree(context);
 }
 
 static void watch_deadline(struct tally_redis_async *async, int64_t deadline_us)

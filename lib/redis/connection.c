@@ -228,3 +228,15 @@ enum tally_status tally_redis_check_server(struct tally_redis *redis, struct tal
                           policy);
     return TALLY_OK;
 }
+
+bool tally_redis_error_passes(const char *text)
+{
+    static const char *const passing[] = {"NOSCRIPT",    "OOM",      "BUSY",       "MISCONF",
+                                          "LOADING",     "READONLY", "MASTERDOWN", "NOREPLICAS",
+                                          "CLUSTERDOWN", "TRYAGAIN"};
+    for (size_t i = 0; i < sizeof passing / sizeof passing[0]; i++) {
+        if (strncmp(text, passing[i], strlen(passing[i])) == 0)
+            return true;
+    }
+    return false;
+}

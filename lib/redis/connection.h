@@ -52,4 +52,9 @@ enum tally_status tally_redis_call(struct tally_redis *redis, redisReply **reply
 enum tally_status tally_redis_check_server(struct tally_redis *redis,
                                            struct tally_error *error) TALLY_MUST_CHECK;
 
+/* Whether an error reply is one that passes by itself: a server that starts, is full, fails over or
+ * has lost its replicas (also NOSCRIPT, after which the script is loaded anew). `text` is the
+ * reply's. */
+bool tally_redis_error_passes(const char *text);
+
 #endif

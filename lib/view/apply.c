@@ -227,20 +227,12 @@ enum tally_status tally_apply_encode(struct tally_apply_encoder *encoder,
     return TALLY_OK;
 }
 
-static bool starts_with(const char *text, const char *start)
-{
-    return strncmp(text, start, strlen(start)) == 0;
-}
-
 enum tally_status tally_apply_outcome(const redisReply *reply, struct tally_error *error)
 {
-    if (reply->type == REDIS_REPLY_ERROR) {
-        const bool passing = starts_with(reply->str, "NOSCRIPT") ||
-                             starts_with(reply->str, "OOM") || starts_with(reply->str, "BUSY") ||
-                             starts_with(reply->str, "MISCONF");
-        return tally_fail(error, passing ? TALLY_UNAVAILABLE : TALLY_PROTOCOL, "apply: %s",
-                          reply->str);
-    }
+    if (reply->type == REDIS_REPLY_ERROR)
+        return tally_fail(error,
+                          tally_redis_error_passes(reply->str) ? TALLY_UNAVAILABLE : TALLY_PROTOCOL,
+                          "apply: %s", reply->str);
     if (reply->type != REDIS_REPLY_ARRAY || reply->elements == 0 ||
         reply->element[0]->type != REDIS_REPLY_INTEGER)
         return tally_fail(error, TALLY_PROTOCOL, "apply: the reply is no array of a number");

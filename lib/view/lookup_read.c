@@ -96,8 +96,10 @@ static enum tally_status parse_user(const struct redisReply *reply, struct tally
     if (reply->type != REDIS_REPLY_ARRAY || reply->elements != USER_FIELDS)
         return TALLY_PROTOCOL;
     struct redisReply *const *field = reply->element;
+    /* Known only by an event that could not be read: there is such a user, and nothing to show. */
     if (field[VERSION]->type == REDIS_REPLY_NIL)
-        return TALLY_USER_NOT_FOUND;
+        return field[FLAGGED]->type != REDIS_REPLY_NIL ? TALLY_READ_MODEL_INCOMPLETE
+                                                       : TALLY_USER_NOT_FOUND;
     if (!tally_lookup_reply_integer(field[VERSION], &user->version) || user->version <= 0)
         return TALLY_PROTOCOL;
     if (field[DELETED]->type != REDIS_REPLY_NIL)

@@ -160,7 +160,9 @@ static enum tally_status receive_all(struct tally_redis *redis, int32_t count,
         if (status != TALLY_OK)
             return status;
         if (reply->type == REDIS_REPLY_ERROR && outcome == TALLY_OK)
-            outcome = tally_fail(error, TALLY_PROTOCOL, "create position: %s", reply->str);
+            outcome = tally_fail(
+                error, tally_redis_error_passes(reply->str) ? TALLY_UNAVAILABLE : TALLY_PROTOCOL,
+                "create position: %s", reply->str);
         freeReplyObject(reply);
     }
     return outcome;

@@ -1,4 +1,5 @@
 #include "projector_fixture.h"
+#include "service/projector/report.h"
 
 #include "core/clock.h"
 #include "core/id.h"
@@ -60,6 +61,8 @@ void fixture_open(struct fixture *fixture)
         .queue_messages = 100000,
         .on_delivered = on_delivered,
         .context = fixture,
+        .on_log = tally_projector_kafka_log,
+        .client_id = "tally-test",
     };
     cr_assert_eq(tally_producer_new(&options, &fixture->producer, &error), TALLY_OK, "%s",
                  error.text);

@@ -1,4 +1,5 @@
 #include "projector_fixture.h"
+#include "service/projector/report.h"
 
 #include "core/clock.h"
 #include "core/id.h"
@@ -127,7 +128,8 @@ static void expect_letter(const struct fixture *fixture, const char *key, const 
     struct tally_consumer_event event;
     const struct tally_consumer_start start = {0, 0};
     const struct tally_consumer_options options = {getenv("TALLY_KAFKA_BROKERS"),
-                                                   fixture->dead_topic, fixture->group, ""};
+                                                   fixture->dead_topic, fixture->group, "",
+                                                   tally_projector_kafka_log};
     cr_assert_eq(tally_consumer_new(&options, &consumer, NULL), TALLY_OK);
     cr_assert_eq(tally_consumer_assign(consumer, &start, 1, NULL), TALLY_OK);
     const int64_t give_up_us = tally_clock_monotonic_us() + 30LL * 1000 * 1000;

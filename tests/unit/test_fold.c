@@ -95,7 +95,7 @@ static void check_not_new(const struct step *step)
     EXPECT(step, step->after.deleted == step->before.deleted);
     EXPECT(step, step->effect.users_delta == 0 && step->effect.posts_delta == 0 &&
                      step->effect.comments_delta == 0);
-    EXPECT(step, !step->effect.profile_set && !step->effect.profile_gone);
+    EXPECT(step, !step->effect.profile_set);
     const bool diverged = step->result == TALLY_FOLD_DIVERGED;
     EXPECT(step, step->after.flagged == (step->before.flagged || diverged));
     EXPECT(step, step->effect.write == (diverged && !step->before.flagged));
@@ -148,7 +148,6 @@ static void check_counts(const struct step *step)
                      (step->before.flagged || below || step->result == TALLY_FOLD_GAP));
     EXPECT(step, step->effect.profile_set == (step->event.type == TALLY_EVENT_USER_CREATED ||
                                               step->event.type == TALLY_EVENT_USER_UPDATED));
-    EXPECT(step, !step->effect.profile_gone);
     EXPECT(step, !step->after.deleted);
 }
 
@@ -163,7 +162,7 @@ static void check_deletion(const struct step *step)
         return;
     EXPECT(step, step->after.deleted);
     EXPECT(step, step->after.posts == 0 && step->after.comments == 0);
-    EXPECT(step, step->effect.profile_gone && !step->effect.profile_set);
+    EXPECT(step, !step->effect.profile_set);
 }
 
 Test(fold, removes_counts_and_profile_with_the_user)

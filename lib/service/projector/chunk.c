@@ -67,15 +67,14 @@ static bool has_user(const struct tally_chunk *chunk, const struct tally_user_sl
 bool tally_chunk_fits(const struct tally_chunk *chunk, const struct tally_user_slot *slot,
                       int64_t at_us)
 {
-    if (has_user(chunk, slot)) {
-        /* One day for each user of a chunk: midnight cuts it. */
-        const struct tally_apply_user *user = &chunk->users[slot->chunk_index];
-        const int32_t day = day_of(at_us);
-        return user->day < 0 || chunk->days[user->day] == day || slot->active_day == day;
-    }
-    return chunk->user_count < TALLY_APPLY_USERS_MOST &&
-           (chunk->day_count < TALLY_APPLY_DAYS_MOST ||
-            find_day(chunk, day_of(at_us)) < chunk->day_count);
+    const int32_t day = day_of(at_us);
+    const bool day_fits = slot->active_day == day || chunk->day_count < TALLY_APPLY_DAYS_MOST ||
+                          find_day(chunk, day) < chunk->day_count;
+    if (!has_user(chunk, slot))
+        return chunk->user_count < TALLY_APPLY_USERS_MOST && day_fits;
+    /* One day for each user of a chunk: midnight cuts it. */
+    const struct tally_apply_user *user = &chunk->users[slot->chunk_index];
+    return user->day < 0 ? day_fits : chunk->days[user->day] == day || slot->active_day == day;
 }
 
 /* The user's row in the chunk, made where there is none. */

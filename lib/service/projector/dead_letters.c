@@ -1,5 +1,7 @@
 #include "service/projector/dead_letters.h"
 
+#include "service/projector/report.h"
+
 #include "core/clock.h"
 #include "kafka/producer.h"
 
@@ -60,6 +62,8 @@ static enum tally_status open_producer(struct tally_dead_letters *letters,
         .queue_messages = QUEUE_MESSAGES,
         .on_delivered = on_delivered,
         .context = letters,
+        .on_log = tally_projector_kafka_log,
+        .client_id = "tally-projector",
     };
     return tally_producer_new(&options, &letters->producer, error);
 }

@@ -21,7 +21,6 @@ void tally_partition_resume(struct tally_partition *partition,
         .next = position->offset,
         .folded = position->offset,
         .applied = position->offset,
-        .until = position->until,
         .event_at_ms = position->event_at_ms,
         .totals = position->totals,
     };

@@ -25,7 +25,6 @@ struct tally_partition {
     int64_t next;               /* offset after all that was taken from Kafka */
     int64_t folded;             /* offset after all that was sent to Redis */
     int64_t applied;            /* offset after all that Redis has confirmed */
-    int64_t until;              /* incomplete for readers while applied < until */
     int64_t event_at_ms;        /* time of the latest event of what is folded, 0: none */
     struct tally_totals totals; /* after `folded` */
     /* Users of the round being filled whose first event is a user's first: Redis should not have

@@ -56,6 +56,7 @@ enum tally_status tally_projector_start(const struct tally_projector_options *op
     }
     if (status != TALLY_OK) {
         /* The report stays: the metrics may still ask it. */
+        free(made);
         return status;
     }
     *projector = made;

@@ -1,6 +1,7 @@
 #include "service/projector/report.h"
 
 #include "core/clock.h"
+#include "core/log.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -191,4 +192,10 @@ void tally_report_turn(struct tally_report *report)
 int64_t tally_report_last_turn_us(const struct tally_report *report)
 {
     return atomic_load_explicit(&report->last_turn_us, memory_order_relaxed);
+}
+
+void tally_projector_kafka_log(int level, const char *text)
+{
+    tally_log(TALLY_LOG_INFO, "projector.kafka_client", TALLY_INTEGER("syslog_level", level),
+              TALLY_TEXT("text", text));
 }

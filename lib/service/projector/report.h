@@ -63,4 +63,7 @@ void tally_report_set_lag(struct tally_report *report, int32_t partition,
 void tally_report_turn(struct tally_report *report);
 int64_t tally_report_last_turn_us(const struct tally_report *report);
 
+/* Logs what librdkafka says. Any thread. */
+void tally_projector_kafka_log(int level, const char *text);
+
 #endif

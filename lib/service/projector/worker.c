@@ -21,6 +21,7 @@ static struct tally_consumer_options consumer_options(const struct tally_worker 
         .topic = settings->topic,
         .group = settings->consumer_group,
         .instance_id = settings->group_instance_id,
+        .on_log = tally_projector_kafka_log,
     };
 }
 
@@ -41,6 +42,7 @@ enum tally_status tally_worker_open(struct tally_worker *worker, struct tally_er
     };
     worker->metrics = tally_report_metrics(worker->report);
     worker->backoff = (struct tally_backoff){.first_ms = 50, .most_ms = 2000};
+    worker->join_backoff = (struct tally_backoff){.first_ms = 100, .most_ms = 5000};
     tally_random_seed_from_system(&worker->random);
     tally_apply_encoder_init(&worker->encoder);
     enum tally_status status = tally_redis_url_parse(settings->redis_url, &worker->url, error);
@@ -142,6 +144,8 @@ void tally_worker_replace_consumer(struct tally_worker *worker)
     tally_report_say(worker->report, TALLY_REPORT_KAFKA, "joining the consumer group again");
     tally_metric_add(worker->metrics->consumer_restarts, 1);
     tally_consumer_abandon(&worker->consumer);
+    /* Two members with one instance id would throw each other out without end. */
+    usleep((useconds_t)tally_backoff_next_ms(&worker->join_backoff, &worker->random) * 1000);
     enum tally_status status = tally_consumer_new(&options, &worker->consumer, &error);
     if (status == TALLY_OK)
         status = tally_consumer_join(worker->consumer, &error);

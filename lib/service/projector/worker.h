@@ -27,9 +27,7 @@ struct tally_flight {
 struct tally_watch {
     int64_t fresh_at_ms;      /* wall clock for which all of the log was applied, 0: not known */
     int64_t fresh_written_ms; /* what of it Redis knows */
-    int64_t end_offset;       /* where the log ended when the consumer last met its end; -1 */
-    int64_t end_seen_ms;
-    int64_t progress_us; /* monotonic: something was applied, or nothing was to be */
+    int64_t progress_us;      /* monotonic: something was applied, or nothing was to be */
     int64_t progress_offset;
 };
 
@@ -47,11 +45,13 @@ struct tally_worker {
     struct tally_dead_letters *letters;
     int64_t topic_missing_us; /* monotonic, since when; 0: it is there */
     bool joined;
+    int64_t owned_ms; /* wall clock of the last change of ownership */
 
     struct tally_redis_url url;
     struct tally_redis *redis; /* NULL: not connected */
     struct tally_apply_encoder encoder;
     struct tally_backoff backoff;
+    struct tally_backoff join_backoff;
     int64_t retry_us; /* monotonic: no attempt on Redis or at a resync before */
 
     struct tally_model *model;

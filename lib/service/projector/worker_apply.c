@@ -59,6 +59,9 @@ bool tally_worker_collect_round(struct tally_worker *worker, struct tally_round 
         return false;
     }
     store_offsets(worker, round);
+    /* Only what Redis has written shows that it is well: it may answer and refuse every write. */
+    if (round->call_count > 0)
+        worker->backoff.attempts = 0;
     return true;
 }
 
@@ -161,8 +164,10 @@ static void give_up_round(struct tally_worker *worker, const struct tally_round 
     worker->trouble = *error;
     worker->retry_us = tally_clock_monotonic_us() +
                        tally_backoff_next_ms(&worker->backoff, &worker->random) * 1000;
-    tally_log(TALLY_LOG_ERROR, "projector.round_given_up", TALLY_TEXT("reason", error->text),
-              TALLY_INTEGER("events", round->count));
+    int64_t suppressed = 0;
+    if (tally_log_allow(&worker->letter_limit, LOG_INTERVAL_MS, &suppressed))
+        tally_log(TALLY_LOG_ERROR, "projector.round_given_up", TALLY_TEXT("reason", error->text),
+                  TALLY_INTEGER("events", round->count), TALLY_INTEGER("suppressed", suppressed));
 }
 
 static void send_round(struct tally_worker *worker, struct tally_flight *flight)

@@ -4,14 +4,6 @@
 
 enum { LOG_INTERVAL_MS = 5000, TOPIC_GONE_US = 5 * 1000000, TOPOLOGY_MS = 2000 };
 
-static void on_end(struct tally_worker *worker, const struct tally_consumer_event *event)
-{
-    if (event->partition < 0 || event->partition >= worker->model->partition_count)
-        return;
-    worker->watches[event->partition].end_offset = event->offset;
-    worker->watches[event->partition].end_seen_ms = tally_clock_wall_us() / 1000;
-}
-
 static void on_no_topic(struct tally_worker *worker, const struct tally_error *error)
 {
     if (worker->topic_missing_us == 0)
@@ -47,6 +39,8 @@ static void on_ownership(struct tally_worker *worker)
                         worker->model->partitions[i].standing != TALLY_PARTITION_FOREIGN);
     worker->reassign = true;
     worker->joined = true;
+    worker->owned_ms = tally_clock_wall_us() / 1000;
+    worker->join_backoff.attempts = 0;
     tally_report_say(worker->report, TALLY_REPORT_KAFKA, NULL);
     tally_log(TALLY_LOG_INFO, "projector.ownership", TALLY_INTEGER("partitions", count));
     check_topology(worker);
@@ -82,9 +76,6 @@ static void on_trouble(struct tally_worker *worker, const struct tally_error *er
 static bool on_event(struct tally_worker *worker, const struct tally_consumer_event *event)
 {
     switch (event->kind) {
-    case TALLY_CONSUMED_END:
-        on_end(worker, event);
-        return true;
     case TALLY_CONSUMED_OWNERSHIP:
         on_ownership(worker);
         return false;

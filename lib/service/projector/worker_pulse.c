@@ -14,9 +14,6 @@ static void note_fresh(struct tally_watch *watch, const struct tally_partition *
 {
     if (end->high >= 0 && partition->applied >= end->high && end->asked_at_ms > watch->fresh_at_ms)
         watch->fresh_at_ms = end->asked_at_ms;
-    if (watch->end_offset >= 0 && partition->applied >= watch->end_offset &&
-        watch->end_seen_ms > watch->fresh_at_ms)
-        watch->fresh_at_ms = watch->end_seen_ms;
 }
 
 static void note_progress(struct tally_watch *watch, const struct tally_partition *partition,
@@ -100,8 +97,11 @@ static void judge_kafka(struct tally_worker *worker)
         return;
     for (int32_t i = 0; i < worker->model->partition_count; i++) {
         const struct tally_tip_end end = tally_tip_read(worker->tip, i);
-        if (end.high >= 0 && end.asked_at_ms < oldest_ms)
-            oldest_ms = end.asked_at_ms;
+        if (worker->model->partitions[i].standing == TALLY_PARTITION_FOREIGN)
+            continue;
+        const int64_t answered_ms = end.high >= 0 ? end.asked_at_ms : worker->owned_ms;
+        if (answered_ms < oldest_ms)
+            oldest_ms = answered_ms;
     }
     (void)snprintf(reason, sizeof reason, "Kafka has not answered for %" PRId64 " s",
                    (now_ms - oldest_ms) / 1000);

@@ -44,8 +44,7 @@ void tally_worker_connect(struct tally_worker *worker)
 void tally_worker_disconnect(struct tally_worker *worker, const struct tally_error *error)
 {
     int64_t suppressed = 0;
-    if (worker->redis != NULL ||
-        tally_log_allow(&worker->redis_limit, LOG_INTERVAL_MS, &suppressed))
+    if (tally_log_allow(&worker->redis_limit, LOG_INTERVAL_MS, &suppressed))
         tally_log(TALLY_LOG_WARNING, "projector.redis_lost", TALLY_TEXT("reason", error->text),
                   TALLY_INTEGER("suppressed", suppressed));
     tally_redis_close(&worker->redis);
@@ -135,6 +134,7 @@ static enum tally_status resume(struct tally_worker *worker, int32_t id,
         .cluster = worker->topology.cluster,
         .partitions = worker->topology.partitions,
     };
+    tally_report_turn(worker->report); /* a slow Kafka is no stuck loop */
     enum tally_status status =
         tally_tip_ask(worker->tip, id, WATERMARK_MS, &log.low, &log.high, error);
     if (status == TALLY_OK)
@@ -143,7 +143,6 @@ static enum tally_status resume(struct tally_worker *worker, int32_t id,
         return position->present ? status : confirm_missing(worker, error);
     tally_partition_resume(&worker->model->partitions[id], position);
     worker->watches[id] = (struct tally_watch){
-        .end_offset = -1,
         .progress_us = tally_clock_monotonic_us(),
         .progress_offset = position->offset,
     };
@@ -215,8 +214,14 @@ void tally_worker_resync(struct tally_worker *worker)
     struct tally_error error = {0};
     enum tally_status status = TALLY_OK;
     if (tally_model_incomplete(worker->model)) {
+        /* A partition that goes back to its position must not be given what was fetched beyond it,
+         * also where this attempt fails halfway: nothing is delivered until all is assigned anew.
+         */
+        worker->reassign = true;
         tally_metric_add(worker->metrics->resyncs, 1);
-        status = find_generation(worker, &error);
+        status = tally_consumer_assign(worker->consumer, NULL, 0, &error);
+        if (status == TALLY_OK)
+            status = find_generation(worker, &error);
     }
     if (status == TALLY_OK)
         status = resume_lost(worker, &error);
@@ -224,7 +229,6 @@ void tally_worker_resync(struct tally_worker *worker)
         status = assign_current(worker, &error);
     if (status == TALLY_OK) {
         worker->reassign = false;
-        worker->backoff.attempts = 0;
         worker->trouble.status = TALLY_OK;
         return;
     }

@@ -63,6 +63,7 @@ static enum tally_status open_producer(struct tally_relay *relay, struct tally_e
         .on_delivered = relay_on_delivered,
         .context = relay,
         .on_log = on_kafka_log,
+        .client_id = "tally-relay",
     };
     if (relay->producer != NULL)
         return TALLY_OK;
