@@ -96,6 +96,14 @@ Test(query, a_flagged_user_is_degraded_and_never_304)
     cr_assert_eq(answer.status, 200);
 }
 
+Test(query, a_user_known_only_by_an_event_that_could_not_be_read_is_503_and_never_404)
+{
+    fixture_set_user(&fixture, GENERATION, 78, "flagged 1");
+    struct answer answer = fixture_get(&fixture, "/v1/users/78");
+    cr_assert_eq(answer.status, 503);
+    cr_assert(has(&answer, "urn:tally:problem:read-model-incomplete"));
+}
+
 Test(query, a_user_who_was_never_seen_or_is_deleted_is_404)
 {
     struct answer answer = fixture_get(&fixture, "/v1/users/4242");

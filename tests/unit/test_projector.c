@@ -234,6 +234,27 @@ Test(projector, a_call_never_names_more_days_than_its_bound)
     teardown(&bench);
 }
 
+Test(projector, a_user_who_was_only_flagged_so_far_does_not_bring_one_day_too_many)
+{
+    struct bench bench = setup(100);
+    struct tally_event broken = event_of(user(0), 1, TALLY_EVENT_USER_CREATED);
+    broken.value = "{\"name\":7}";
+    broken.value_length = strlen(broken.value);
+    take_event(&bench, &broken);
+    for (int i = 1; i <= TALLY_APPLY_DAYS_MOST; i++) {
+        struct tally_event event = event_of(user(i), 1, TALLY_EVENT_USER_CREATED);
+        event.at_us += i * day_us;
+        take_event(&bench, &event);
+    }
+    struct tally_event late = event_of(user(0), 2, TALLY_EVENT_POST_CREATED);
+    late.at_us += (TALLY_APPLY_DAYS_MOST + 1) * day_us;
+    take_event(&bench, &late);
+    fold(&bench);
+    cr_assert_eq(bench.round.call_count, 2);
+    cr_expect_eq(bench.round.calls[1].events, 1);
+    teardown(&bench);
+}
+
 Test(projector, duplicates_move_the_position_and_write_no_user)
 {
     struct bench bench = setup(100);
