@@ -5,6 +5,8 @@
 #include "service/process/process.h"
 #include "service/relay/relay.h"
 
+#include <stdlib.h>
+
 struct program {
     struct tally_process *process;
     struct tally_command_service *service;
@@ -60,7 +62,10 @@ static void release(void *context)
 {
     struct program *program = context;
     tally_command_service_free(&program->service);
-    tally_relay_stop(&program->relay);
+    if (!tally_relay_stop(&program->relay)) {
+        tally_log(TALLY_LOG_ERROR, "relay.stop_cut_off");
+        _Exit(EXIT_FAILURE);
+    }
 }
 
 int main(int argc, char **argv)

@@ -89,9 +89,9 @@ static enum tally_status check_framing(struct tally_http_request *request,
             return refuse(TALLY_INVALID, why, "Content-Length is not a number");
     }
     const struct found_field *host = &found[HOST];
-    if (host->value == NULL && request->minor > 0)
+    if (host->value == NULL)
         return refuse(TALLY_INVALID, why, "there is no Host");
-    if (host->value != NULL && !tally_http_is_host(host->value, host->length))
+    if (!tally_http_is_host(host->value, host->length))
         return refuse(TALLY_INVALID, why, "Host is not a valid host");
     return TALLY_OK;
 }

@@ -15,6 +15,9 @@ struct tally_lifecycle {
     int64_t watchdog_us;
 };
 
+/* For what a service does once it has itself cut off, at drain_ms, what was still in flight. */
+static const int64_t DRAIN_GRACE_US = 2000000;
+
 static const int caught[] = {SIGTERM, SIGINT, SIGHUP};
 
 static void on_signal(evutil_socket_t number, short what, void *argument)
@@ -90,7 +93,7 @@ void tally_lifecycle_stop(struct tally_lifecycle *lifecycle)
         return;
     lifecycle->phase = TALLY_PHASE_DRAINING;
     tally_notify("STOPPING=1");
-    tally_timer_set(lifecycle->drain_timer, lifecycle->options.drain_ms * 1000);
+    tally_timer_set(lifecycle->drain_timer, lifecycle->options.drain_ms * 1000 + DRAIN_GRACE_US);
     lifecycle->options.on_drain(lifecycle->options.context);
 }
 

@@ -46,7 +46,9 @@ struct tally_lifecycle_options {
     /* Whether work goes on: systemd's watchdog is fed only while this is true. NULL: always. */
     bool (*alive)(void *context);
     void *context;
-    int64_t drain_ms; /* then the loop is left whatever is in flight */
+    /* The service cuts off what is in flight by then; two seconds later the loop is left, whatever
+     * is going on. */
+    int64_t drain_ms;
 };
 
 enum tally_status tally_lifecycle_new(struct event_base *base,

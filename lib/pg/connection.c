@@ -69,6 +69,9 @@ static void close_session(struct tally_pg_connection *connection)
     event_del(connection->writable);
     PQfinish(connection->session);
     connection->session = NULL;
+    /* Of a preparation that failed; a query's was handed over before. */
+    PQclear(connection->result);
+    connection->result = NULL;
 }
 
 /* Takes the callback off, so that it cannot come twice, and calls it. */
@@ -92,9 +95,15 @@ static void disconnect(struct tally_pg_connection *connection)
     bool queried = connection->state == TALLY_PG_BUSY;
     if (connection->state < TALLY_PG_READY)
         connection->failures++;
+    PGresult *kept = NULL;
+    if (queried) {
+        kept = connection->result;
+        connection->result = NULL;
+    }
     close_session(connection);
     set_state(connection, TALLY_PG_DISCONNECTED,
               tally_backoff_next_ms(&connection->backoff, &connection->random));
+    connection->result = kept;
     if (queried)
         end_query(connection, TALLY_PG_LOST);
     tell_change(connection);

@@ -49,10 +49,12 @@ static const char elect_sql[] =
     "update relay_position set epoch = epoch + 1 where only_row"
     " returning epoch, system_identifier::text, snapshot::text, target::text, reached_seq";
 
-/* Transaction numbers of another cluster mean nothing in this one: stamped anew, every kept event
- * reads as written now. */
-static const char adopt_events_sql[] = "update events set xid = pg_current_xact_id()"
-                                       " where xid >= pg_snapshot_xmax(pg_current_snapshot())";
+/* A piece of the events whose transaction numbers lie in this cluster's future. What this cluster
+ * has counted past meanwhile reads as committed long ago, which is right too: the position starts
+ * from nothing. */
+static const char adopt_events_sql[] =
+    "update events set xid = pg_current_xact_id() where (seq, at) in (select seq, at from events"
+    " where xid >= pg_snapshot_xmax(pg_current_snapshot()) limit 10000)";
 static const char adopt_position_sql[] =
     "update relay_position set system_identifier = $1::bigint, snapshot = null, target = null,"
     " reached_seq = null";
@@ -211,27 +213,30 @@ static enum tally_status query(struct tally_relay_reader *reader, const char *sq
 /* A snapshot in which nothing is visible: the position of a relay that has published nothing. */
 static const char nothing_published[] = "1:1:";
 
-/* Takes the position over from `row`, or starts over where it is of another database. Inside the
- * election's transaction. */
-static enum tally_status adopt_position(struct tally_relay_reader *reader, const PGresult *row,
-                                        bool *started_over, struct tally_error *error)
+/* Takes the position over from `row`, or starts over where it is of another database. */
+static enum tally_status take_position(struct tally_relay_reader *reader, const PGresult *row,
+                                       bool *started_over, struct tally_error *error)
 {
     const char *identity = cell(row, 0, 1);
     const char *base = cell(row, 0, 2) != NULL ? cell(row, 0, 2) : nothing_published;
     const char *reached = cell(row, 0, 4);
     *started_over = identity == NULL || strcmp(identity, reader->database) != 0;
-    if (!*started_over)
-        return set_position(&reader->read, base, cell(row, 0, 3),
-                            reached != NULL ? strtoll(reached, NULL, 10) : 0)
-                   ? TALLY_OK
-                   : tally_fail(error, TALLY_NO_MEMORY, "relay position");
+    bool kept = *started_over ? set_position(&reader->read, nothing_published, NULL, 0)
+                              : set_position(&reader->read, base, cell(row, 0, 3),
+                                             reached != NULL ? strtoll(reached, NULL, 10) : 0);
+    return kept ? TALLY_OK : tally_fail(error, TALLY_NO_MEMORY, "relay position");
+}
+
+enum tally_status tally_relay_reader_adopt(struct tally_relay_reader *reader, bool *done,
+                                           struct tally_error *error)
+{
     const char *const values[] = {reader->database};
-    enum tally_status status = command(reader, adopt_events_sql, 0, NULL, error);
-    if (status == TALLY_OK)
-        status = command(reader, adopt_position_sql, 1, values, error);
-    if (status == TALLY_OK && !set_position(&reader->read, nothing_published, NULL, 0))
-        status = tally_fail(error, TALLY_NO_MEMORY, "relay position");
-    return status;
+    PGresult *result = NULL;
+    enum tally_status status = tally_pg_exec(reader->connection, adopt_events_sql, 0, NULL,
+                                             PGRES_COMMAND_OK, &result, error);
+    *done = status == TALLY_OK && strcmp(PQcmdTuples(result), "0") == 0;
+    PQclear(result);
+    return *done ? command(reader, adopt_position_sql, 1, values, error) : status;
 }
 
 static enum tally_status load_position(struct tally_relay_reader *reader, bool *started_over,
@@ -243,18 +248,15 @@ static enum tally_status load_position(struct tally_relay_reader *reader, bool *
         return status;
     (void)snprintf(reader->database, sizeof reader->database, "%s", PQgetvalue(rows, 0, 0));
     PQclear(rows);
-    status = command(reader, "begin isolation level read committed", 0, NULL, error);
-    if (status != TALLY_OK)
-        return status;
     status = query(reader, elect_sql, 0, NULL, &rows, error);
     if (status != TALLY_OK)
         return status;
     if (PQntuples(rows) != 1 || !cell_number(rows, 0, 0, &reader->epoch))
         status = tally_fail(error, TALLY_PROTOCOL, "relay_position does not hold one row");
     else
-        status = adopt_position(reader, rows, started_over, error);
+        status = take_position(reader, rows, started_over, error);
     PQclear(rows);
-    return status == TALLY_OK ? command(reader, "commit", 0, NULL, error) : status;
+    return status;
 }
 
 enum tally_status tally_relay_reader_lead(struct tally_relay_reader *reader, bool *leading,
@@ -275,8 +277,8 @@ enum tally_status tally_relay_reader_lead(struct tally_relay_reader *reader, boo
         return TALLY_OK;
     char silence[128];
     (void)snprintf(silence, sizeof silence,
-                   "set idle_session_timeout = %d; set idle_in_transaction_session_timeout = %d",
-                   TALLY_RELAY_SILENCE_MS, TALLY_RELAY_SILENCE_MS);
+                   "set idle_session_timeout = %d; set statement_timeout = %d",
+                   TALLY_RELAY_SILENCE_MS, TALLY_RELAY_STATEMENT_MS);
     status = command(reader, silence, 0, NULL, error);
     return status == TALLY_OK ? load_position(reader, started_over, error) : status;
 }

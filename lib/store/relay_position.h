@@ -26,6 +26,7 @@
 
 #define TALLY_RELAY_LOCK_KEY INT64_C(0x74616c6c79) /* "tally" */
 #define TALLY_RELAY_SILENCE_MS 3000
+#define TALLY_RELAY_STATEMENT_MS 60000 /* no statement takes longer */
 
 struct tally_relay_position {
     char *base;   /* pg_snapshot: all visible in it is published; owned, or NULL for none */
@@ -59,11 +60,17 @@ enum tally_status tally_relay_reader_open(const char *dsn, int64_t batch_events,
 void tally_relay_reader_close(struct tally_relay_reader **reader);
 
 /* Tries to become the leader: `*leading` says whether it is. Then the position is loaded, and its
- * epoch raised. A position from another database (by its system identifier) is not one: it starts
- * over from the oldest kept event, and `*started_over` says so. */
+ * epoch raised. A position from another database (by its system identifier) is not one: reading
+ * starts over from the oldest kept event, and `*started_over` says so; the events must be adopted
+ * before the first is read. */
 enum tally_status tally_relay_reader_lead(struct tally_relay_reader *reader, bool *leading,
                                           bool *started_over,
                                           struct tally_error *error) TALLY_MUST_CHECK;
+/* One piece of the adoption of another database's events, whose transaction numbers mean nothing in
+ * this one: they are stamped anew. `*done`: there are no more, and the position is this database's.
+ */
+enum tally_status tally_relay_reader_adopt(struct tally_relay_reader *reader, bool *done,
+                                           struct tally_error *error) TALLY_MUST_CHECK;
 /* System identifier of the database, once leading; borrowed. */
 const char *tally_relay_reader_database(const struct tally_relay_reader *reader);
 int64_t tally_relay_reader_epoch(const struct tally_relay_reader *reader);

@@ -433,7 +433,8 @@ $$;
 
 CREATE FUNCTION commands_of(commands command[], wanted smallint) RETURNS command[]
     LANGUAGE sql IMMUTABLE AS $$
-    SELECT array_agg(c ORDER BY c.ord) FROM unnest(commands) AS c WHERE c.op = wanted
+    SELECT coalesce(array_agg(c ORDER BY c.ord), '{}') FROM unnest(commands) AS c
+    WHERE c.op = wanted
 $$;
 
 -- The whole batch. The arrays are of one length, a command is what stands at one index (from 1,

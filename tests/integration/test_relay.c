@@ -236,7 +236,7 @@ Test(relay, publishes_what_is_committed_as_cloudevents_in_each_users_order)
         tally_relay_wake(relay);
     }
     wait_until_published(200);
-    tally_relay_stop(&relay);
+    cr_assert(tally_relay_stop(&relay));
     int64_t versions[10] = {0};
     check_order(200, versions, 10);
     for (int user = 0; user < 10; user++)
@@ -251,7 +251,7 @@ Test(relay, drains_a_large_backlog_in_bounded_memory)
     struct tally_relay *relay = start_relay();
     wait_until_published(BACKLOG_EVENTS);
     int64_t grown_kib = memory_peak_kib() - before_kib;
-    tally_relay_stop(&relay);
+    cr_assert(tally_relay_stop(&relay));
     cr_assert_eq(count_published(), BACKLOG_EVENTS);
     cr_assert_lt(grown_kib, MEMORY_BOUND_KIB, "the process grew by %" PRId64 " KiB", grown_kib);
     /* A relay that starts now finds nothing left. */
@@ -260,7 +260,7 @@ Test(relay, drains_a_large_backlog_in_bounded_memory)
     append_events(1, 1, 1000000);
     wait_until_published(BACKLOG_EVENTS + 1);
     cr_assert_eq(count_published(), BACKLOG_EVENTS + 1);
-    tally_relay_stop(&relay);
+    cr_assert(tally_relay_stop(&relay));
 }
 
 Test(relay, a_standby_takes_over_and_nothing_is_lost)
@@ -283,11 +283,11 @@ Test(relay, a_standby_takes_over_and_nothing_is_lost)
     append_events(500, 5, 101);
     wait_until_published(1000);
     int64_t published = count_published();
-    tally_relay_stop(&first);
+    cr_assert(tally_relay_stop(&first));
     append_events(500, 5, 201);
     wait_until_published(published + 500);
     wait_until_leading(second);
-    tally_relay_stop(&second);
+    cr_assert(tally_relay_stop(&second));
     int64_t versions[5] = {0};
     check_order(count_published(), versions, 5);
     for (int user = 0; user < 5; user++)
@@ -310,9 +310,9 @@ Test(relay, waits_for_a_kafka_that_is_not_there_and_publishes_when_it_is)
     }
     cr_assert_str_eq(state, "backing-off");
     cr_assert_not_null(strstr(failure, "Kafka"), "%s", failure);
-    tally_relay_stop(&relay);
+    cr_assert(tally_relay_stop(&relay));
     memcpy(settings.kafka_brokers, real, sizeof real);
     relay = start_relay();
     wait_until_published(10);
-    tally_relay_stop(&relay);
+    cr_assert(tally_relay_stop(&relay));
 }

@@ -73,6 +73,7 @@ static const struct rejected rows[] = {
     ROW("tab before the colon", 400, GET("Host\t: a\r\n")),
     ROW("no host", 400, GET("X: b\r\n")),
     ROW("two hosts", 400, GET("Host: a\r\nHost: a\r\n")),
+    ROW("no host in HTTP/1.0", 400, "GET /hello HTTP/1.0\r\n\r\n"),
     ROW("two hosts in HTTP/1.0", 400, "GET /hello HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n"),
     ROW("empty host", 400, GET("Host:\r\n")),
     ROW("host with a path", 400, GET("Host: a/b\r\n")),

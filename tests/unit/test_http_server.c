@@ -34,7 +34,8 @@ static const struct accepted rows[] = {
     {"absolute-form", "GET http://A:80/hello HTTP/1.1\r\nHost: a:80\r\n\r\n", HELLO_ANSWER},
     {"Upgrade is ignored",
      "GET /hello HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n", HELLO_ANSWER},
-    {"HTTP/1.0 that asks to stay", "GET /hello HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n",
+    {"HTTP/1.0 that asks to stay",
+     "GET /hello HTTP/1.0\r\nHost: a\r\nConnection: Keep-Alive\r\n\r\n",
      "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n"
      "Connection: keep-alive\r\n\r\nhello"},
     {"content-length of zero where none is taken",
@@ -163,7 +164,7 @@ Test(http_server, connections_close_when_asked_and_in_http_1_0)
 {
     struct harness *harness = harness_start(NULL);
     const char closing[] = "GET /hello HTTP/1.1\r\nHost: a\r\nConnection: x, Close\r\n\r\n" HELLO;
-    const char old[] = "GET /hello HTTP/1.0\r\n\r\n" HELLO;
+    const char old[] = "GET /hello HTTP/1.0\r\nHost: a\r\n\r\n" HELLO;
     const char answer[] = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n"
                           "Connection: close\r\n\r\nhello";
     cr_expect_str_eq(harness_ask_to_close(harness, closing, strlen(closing), 1000), answer);

@@ -81,8 +81,10 @@ server_postgres_ready() { "$POSTGRES_BIN/pg_isready" -q -h 127.0.0.1 -p "${PORT[
 
 # Tally's own role is no superuser: it owns its database and may make others, which the tests do.
 server_postgres_provision() {
+    # Not as an argument, which every user of the machine can see.
     PGPASSWORD=$PG_PASSWORD "$POSTGRES_BIN/psql" -X -q -v ON_ERROR_STOP=1 -h 127.0.0.1 -p "${PORT[postgres]}" \
-        -U postgres -d postgres -v "password=$PG_PASSWORD" >>"$LOG/provision.log" 2>&1 <<-'SQL'
+        -U postgres -d postgres >>"$LOG/provision.log" 2>&1 <<-'SQL'
+		\getenv password PGPASSWORD
 		SELECT format('CREATE ROLE tally LOGIN CREATEDB PASSWORD %L', :'password')
 		WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'tally') \gexec
 		SELECT 'CREATE DATABASE tally OWNER tally'

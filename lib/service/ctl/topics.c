@@ -35,7 +35,8 @@ struct topic {
 
 static const struct argp_option options[] = {
     {"partitions", KEY_PARTITIONS, "N", 0, "Partitions of the events topic (default 8)", 0},
-    {"replication", KEY_REPLICATION, "N", 0, "Replicas of each partition (default 1)", 0},
+    {"replication", KEY_REPLICATION, "N", 0,
+     "Replicas of each partition (default: what the brokers make by themselves)", 0},
     {"retention-hours", KEY_RETENTION, "HOURS", 0,
      "Time that events are kept (default 168); dead letters are kept four times as long", 0},
     {0}};
@@ -95,20 +96,18 @@ static enum tally_status create(struct tally_kafka_admin *admin, struct topic *t
      * one lost broker would then stop all writes. */
     const char *in_sync = replication >= 3 ? "2" : "1";
     const struct tally_kafka_topic_config configs[] = {
-        {"cleanup.policy", "delete"},
-        {"retention.ms", retention},
-        {"retention.bytes", "-1"},
-        {"min.insync.replicas", in_sync},
-        {"unclean.leader.election.enable", "false"},
-        {"compression.type", "producer"},
-        {"message.timestamp.type", "CreateTime"},
+        {"cleanup.policy", "delete"},     {"retention.ms", retention},
+        {"retention.bytes", "-1"},        {"unclean.leader.election.enable", "false"},
+        {"compression.type", "producer"}, {"message.timestamp.type", "CreateTime"},
+        {"min.insync.replicas", in_sync}, /* last: left to the brokers where the replicas are */
     };
+    const size_t config_count = sizeof configs / sizeof configs[0] - (replication < 0 ? 1 : 0);
     const struct tally_kafka_new_topic wanted = {
         .name = topic->name,
         .partitions = topic->partitions,
         .replication = replication,
         .configs = configs,
-        .config_count = sizeof configs / sizeof configs[0],
+        .config_count = config_count,
     };
     enum tally_status status =
         tally_kafka_admin_create(admin, &wanted, TIMEOUT_MS, &topic->existed, error);
@@ -247,7 +246,7 @@ static int show_topics(struct topics_command *command, struct tally_kafka_admin 
 int tally_ctl_topics(struct tally_ctl *ctl, int argc, char **argv)
 {
     struct topics_command command = {
-        .ctl = ctl, .partitions = 8, .replication = 1, .retention_hours = 168};
+        .ctl = ctl, .partitions = 8, .replication = -1, .retention_hours = 168};
     int code = tally_ctl_parse(ctl, &argp, &command, argc, argv);
     if (code != TALLY_CTL_FINE)
         return code;

@@ -32,14 +32,15 @@ uint64_t tally_flight_depart(struct tally_flight *flight, struct tally_relay_pos
     return number;
 }
 
-void tally_flight_arrive(struct tally_flight *flight, uint64_t number, bool acknowledged)
+bool tally_flight_arrive(struct tally_flight *flight, uint64_t number, bool acknowledged)
 {
     if (number < flight->first || number >= flight->first + flight->count)
-        return;
+        return false;
     batch_at(flight, number)->unacknowledged--;
     flight->events--;
     if (!acknowledged)
         flight->failed = true;
+    return true;
 }
 
 bool tally_flight_land(struct tally_flight *flight, struct tally_relay_position *after)

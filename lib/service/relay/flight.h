@@ -32,9 +32,9 @@ bool tally_flight_full(const struct tally_flight *flight);
  * full. Returns the batch's number, the tag of its messages. */
 uint64_t tally_flight_depart(struct tally_flight *flight, struct tally_relay_position *after,
                              int64_t events, int64_t oldest_at_us);
-/* One event of batch `number` came back. Numbers of batches that are no longer there are ignored.
- */
-void tally_flight_arrive(struct tally_flight *flight, uint64_t number, bool acknowledged);
+/* One event of batch `number` came back. False, and nothing else, where that batch is no longer
+ * there. */
+bool tally_flight_arrive(struct tally_flight *flight, uint64_t number, bool acknowledged);
 /* Takes the finished batches off the front. True where there were any and nothing failed: `after`
  * (emptied first) receives the position of the last of them, for the caller to free. */
 bool tally_flight_land(struct tally_flight *flight, struct tally_relay_position *after);

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 static const int64_t PING_INTERVAL_US = TALLY_RELAY_SILENCE_MS * INT64_C(1000) / 3;
+static const int64_t PATIENCE_US = 10000000;   /* with an event that Kafka does not acknowledge */
 static const int64_t SAVE_INTERVAL_US = 20000; /* while batches follow each other */
 
 void relay_set_failure(struct tally_relay *relay, const char *text)
@@ -23,13 +24,16 @@ void relay_set_failure(struct tally_relay *relay, const char *text)
 void relay_on_delivered(void *context, uintptr_t tag, enum tally_status status, const char *reason)
 {
     struct tally_relay *relay = context;
-    bool acknowledged = status == TALLY_OK;
+    const bool acknowledged = status == TALLY_OK;
+    const bool failed_before = relay->flight.failed;
+    /* What was given up at the end of a term still comes back, and is nobody's concern. */
+    if (!tally_flight_arrive(&relay->flight, tag, acknowledged))
+        return;
     tally_metric_add(acknowledged ? relay->metrics.published : relay->metrics.refused, 1);
-    if (!acknowledged && !relay->flight.failed) {
-        tally_log(TALLY_LOG_WARNING, "relay.event_refused", TALLY_TEXT("cause", reason));
-        relay_set_failure(relay, reason);
-    }
-    tally_flight_arrive(&relay->flight, tag, acknowledged);
+    if (acknowledged || failed_before)
+        return;
+    tally_log(TALLY_LOG_WARNING, "relay.event_refused", TALLY_TEXT("cause", reason));
+    relay_set_failure(relay, reason);
 }
 
 void relay_mark_turn(struct tally_relay *relay)
@@ -87,9 +91,12 @@ static enum tally_status serve_acknowledgements(struct tally_relay *relay, int w
     if (relay->flight.failed)
         return tally_fail(error, TALLY_IO, "Kafka refused an event");
     enum tally_status status = save_landed(relay, error);
+    int64_t now_us = tally_clock_monotonic_us();
+    /* Who cannot reach Kafka must not lead, for another process may. */
+    if (status == TALLY_OK && age_us > PATIENCE_US && now_us - relay->asked_us > PATIENCE_US)
+        status = relay_count_partitions(relay, error);
     if (status != TALLY_OK)
         return status;
-    int64_t now_us = tally_clock_monotonic_us();
     if (now_us - relay->saved_us >= PING_INTERVAL_US) {
         relay->saved_us = now_us;
         return tally_relay_reader_ping(relay->reader, error);
@@ -169,6 +176,8 @@ enum tally_status relay_lead(struct tally_relay *relay, struct tally_error *erro
     enum tally_status status = TALLY_OK;
     int64_t pause_ms = 1;
     while (status == TALLY_OK) {
+        if (draining_is_over(relay))
+            return tally_fail(error, TALLY_STOPPING, "there was more to publish than time for it");
         /* Asked before the read: what was committed before the stop must be found by it. */
         const bool stopping = atomic_load(&relay->stopping);
         struct tally_relay_batch batch;
@@ -189,8 +198,6 @@ enum tally_status relay_lead(struct tally_relay *relay, struct tally_error *erro
         relay_set_failure(relay, "");
         if (stopping && relay->flight.count == 0)
             break;
-        if (draining_is_over(relay))
-            return tally_fail(error, TALLY_STOPPING, "Kafka did not acknowledge in time");
         relay_wait_for_work(relay, pause_ms);
         if (pause_ms < relay->settings->relay_poll_most_ms)
             pause_ms *= 2;

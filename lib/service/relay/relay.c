@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -15,11 +16,12 @@ enum {
     STANDBY_MOST_MS = 1000,
     RETRY_FIRST_MS = 50,
     RETRY_MOST_MS = 3000,
+    STOP_GRACE_MS = 3000, /* for the thread to notice that its time is over */
     METADATA_TIMEOUT_MS = TALLY_RELAY_SILENCE_MS * 2 / 3, /* the leader must not fall silent */
 };
 
-/* Longer than PostgreSQL's client takes to notice a dead peer (15 s, pg/session.h). */
-static const int64_t STUCK_US = 20000000;
+/* Longer than any statement may take (store/relay_position.h). */
+static const int64_t STUCK_US = (TALLY_RELAY_STATEMENT_MS + 30000) * INT64_C(1000);
 
 enum relay_state { STATE_STARTING, STATE_STANDBY, STATE_LEADING, STATE_BACKING_OFF };
 
@@ -73,10 +75,25 @@ static enum tally_status open_producer(struct tally_relay *relay, struct tally_e
     return status;
 }
 
-static enum tally_status count_partitions(struct tally_relay *relay, struct tally_error *error)
+enum tally_status relay_count_partitions(struct tally_relay *relay, struct tally_error *error)
 {
+    relay->asked_us = tally_clock_monotonic_us();
     return tally_producer_partitions(relay->producer, METADATA_TIMEOUT_MS, &relay->partitions,
                                      error);
+}
+
+/* Makes the events of another database this one's, piece by piece. */
+static enum tally_status adopt(struct tally_relay *relay, struct tally_error *error)
+{
+    bool done = false;
+    enum tally_status status = TALLY_OK;
+    while (status == TALLY_OK && !done) {
+        relay_mark_turn(relay);
+        status = tally_relay_reader_adopt(relay->reader, &done, error);
+        if (status == TALLY_OK && !done && atomic_load(&relay->stopping))
+            status = tally_fail(error, TALLY_STOPPING, "the events are not all adopted yet");
+    }
+    return status;
 }
 
 /* Connects to PostgreSQL and waits to be elected. `*leading` is false where the service stops
@@ -102,6 +119,9 @@ static enum tally_status stand_for_election(struct tally_relay *relay, bool *lea
     const char *database = tally_relay_reader_database(relay->reader);
     (void)snprintf(relay->source, sizeof relay->source, "/tally/%s", database);
     relay->saved_us = tally_clock_monotonic_us();
+    status = started_over ? adopt(relay, error) : TALLY_OK;
+    if (status != TALLY_OK)
+        return status;
     tally_log(started_over ? TALLY_LOG_WARNING : TALLY_LOG_INFO,
               started_over ? "relay.database_changed" : "relay.leading",
               TALLY_TEXT("database", database),
@@ -132,13 +152,13 @@ static enum tally_status serve_term(struct tally_relay *relay, struct tally_back
     bool leading = false;
     enum tally_status status = open_producer(relay, error);
     if (status == TALLY_OK)
-        status = count_partitions(relay, error);
+        status = relay_count_partitions(relay, error);
     if (status == TALLY_OK)
         status = stand_for_election(relay, &leading, error);
     if (status != TALLY_OK || !leading)
         return status;
     /* Again, since the wait for the election may have been long. */
-    status = count_partitions(relay, error);
+    status = relay_count_partitions(relay, error);
     if (status != TALLY_OK)
         return status;
     set_state(relay, STATE_LEADING);
@@ -224,19 +244,25 @@ void tally_relay_wake(struct tally_relay *relay)
     (void)written; /* it can only fail where the counter is full, and then the relay is awake */
 }
 
-void tally_relay_stop(struct tally_relay **relay)
+bool tally_relay_stop(struct tally_relay **relay)
 {
     struct tally_relay *gone = *relay;
     if (gone == NULL)
-        return;
-    gone->drain_until_us = tally_clock_monotonic_us() + gone->settings->drain_ms * 1000;
+        return true;
+    const int64_t drain_ms = gone->settings->drain_ms;
+    gone->drain_until_us = tally_clock_monotonic_us() + drain_ms * 1000;
     atomic_store(&gone->stopping, true);
     tally_relay_wake(gone);
-    (void)pthread_join(gone->thread, NULL);
+    const int64_t give_up_us = tally_clock_wall_us() + (drain_ms + STOP_GRACE_MS) * 1000;
+    const struct timespec give_up = {.tv_sec = give_up_us / 1000000,
+                                     .tv_nsec = give_up_us % 1000000 * 1000};
+    if (pthread_timedjoin_np(gone->thread, NULL, &give_up) != 0)
+        return false;
     close(gone->wake_descriptor);
     pthread_mutex_destroy(&gone->failure_lock);
     free(gone);
     *relay = NULL;
+    return true;
 }
 
 bool tally_relay_alive(struct tally_relay *relay)

@@ -20,9 +20,10 @@ enum tally_status tally_relay_start(const struct tally_settings *settings,
                                     struct tally_error *error) TALLY_MUST_CHECK;
 /* Something was committed: look at once. Any thread, never blocks. */
 void tally_relay_wake(struct tally_relay *relay);
-/* Publishes what is committed, waits for Kafka at most until the drain time is over, and ends the
- * thread. */
-void tally_relay_stop(struct tally_relay **relay);
+/* Publishes what is committed and waits for Kafka, at most until the drain time is over, and ends
+ * the thread. False where the thread waits for a server that does not answer: then the process must
+ * end without freeing anything. NULL inside is fine. */
+bool tally_relay_stop(struct tally_relay **relay) TALLY_MUST_CHECK;
 
 /* Whether the thread goes on, whatever PostgreSQL and Kafka do; for the watchdog. Any thread. */
 bool tally_relay_alive(struct tally_relay *relay);

@@ -45,6 +45,7 @@ struct tally_relay {
     struct tally_flight flight;
     struct tally_relay_position landed; /* acknowledged, not saved yet; base NULL: nothing */
     char source[RELAY_SOURCE_BYTES];    /* ce_source */
+    int64_t asked_us;                   /* monotonic; when Kafka was last asked for partitions */
     int64_t saved_us;                   /* monotonic; when the session last spoke */
     int64_t drain_until_us;             /* monotonic, once stopping */
 };
@@ -53,6 +54,9 @@ struct tally_relay {
 /* The thread goes on; called at least once in each of its loops. */
 void relay_mark_turn(struct tally_relay *relay);
 void relay_set_failure(struct tally_relay *relay, const char *text);
+/* Asks Kafka how many partitions there are; waits at most as long as a leader may be silent. */
+enum tally_status relay_count_partitions(struct tally_relay *relay,
+                                         struct tally_error *error) TALLY_MUST_CHECK;
 /* The producer's callback; its context is the relay. */
 tally_producer_delivered relay_on_delivered;
 /* Waits for a wake-up, for Kafka, or for `timeout_ms`. */
