@@ -18,6 +18,15 @@ static void on_committed(void *context)
     tally_relay_wake(((struct program *)context)->relay);
 }
 
+/* Writes go on without Kafka: their events wait in PostgreSQL. */
+static bool check_relay(void *context, char reason[TALLY_HEALTH_REASON_BYTES])
+{
+    const char *state;
+    tally_relay_state(((struct program *)context)->relay, &state, reason,
+                      TALLY_HEALTH_REASON_BYTES);
+    return reason[0] == '\0';
+}
+
 /* Every write has its answer. The relay publishes the last of them when it is stopped. */
 static void on_drained(void *context)
 {
@@ -41,8 +50,9 @@ static enum tally_status start(void *context, struct tally_process *process,
     tally_log(TALLY_LOG_INFO, "command.listening", TALLY_TEXT("address", settings->command_listen),
               TALLY_INTEGER("port", tally_command_service_port(program->service)));
     const struct tally_health_check checks[] = {
-        {"postgresql", tally_command_check_postgresql, program->service},
-        {"schema", tally_command_check_schema, program->service},
+        {"postgresql", tally_command_check_postgresql, program->service, false},
+        {"schema", tally_command_check_schema, program->service, false},
+        {"relay", check_relay, program, true},
     };
     return tally_process_admin(process, checks, sizeof checks / sizeof checks[0], error);
 }

@@ -50,9 +50,9 @@ static enum tally_status start(void *context, struct tally_process *process,
     if (status != TALLY_OK)
         return status;
     const struct tally_health_check checks[] = {
-        {"kafka", tally_projector_kafka_ready, program->projector},
-        {"redis", tally_projector_redis_ready, program->projector},
-        {"progress", tally_projector_progress_ready, program->projector},
+        {"kafka", tally_projector_kafka_ready, program->projector, false},
+        {"redis", tally_projector_redis_ready, program->projector, false},
+        {"progress", tally_projector_progress_ready, program->projector, false},
     };
     return tally_process_admin(process, checks, sizeof checks / sizeof checks[0], error);
 }

@@ -28,8 +28,8 @@ static enum tally_status start(void *context, struct tally_process *process,
     tally_log(TALLY_LOG_INFO, "query.listening", TALLY_TEXT("address", settings->query_listen),
               TALLY_INTEGER("threads", settings->query_threads));
     const struct tally_health_check checks[] = {
-        {"redis", tally_query_check_redis, program->query},
-        {"read_model", tally_query_check_read_model, program->query},
+        {"redis", tally_query_check_redis, program->query, false},
+        {"read_model", tally_query_check_read_model, program->query, false},
     };
     return tally_process_admin(process, checks, sizeof checks / sizeof checks[0], error);
 }

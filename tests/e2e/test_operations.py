@@ -134,6 +134,32 @@ def test_a_read_in_flight_is_answered_before_a_query_service_that_was_told_to_st
     assert service.wait() == 0, service.log_tail()
 
 
+@pytest.mark.parametrize("kind", ["command", "query"])
+def test_a_client_that_never_ends_its_request_does_not_spoil_a_clean_stop(stack, kind):
+    service = stack.add(kind, TALLY_DRAIN_MS="1000").start()
+    host, port = service.api.rsplit(":", 1)
+    with socket.create_connection((host, int(port)), timeout=30) as client:
+        client.sendall(b"POST /v1/posts HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+                       b"Content-Length: 10\r\n\r\n{" if kind == "command" else
+                       b"GET /v1/stats HTTP/1.1\r\nHost: a\r\nX-Slow: ")
+        service.signal(signal.SIGTERM)
+        assert service.wait() == 0, service.log_tail()
+
+
+def test_a_command_service_takes_writes_without_kafka_and_says_what_is_missing(stack):
+    user = stack.new_user()
+    # Port 9, discard: nobody listens there.
+    service = stack.add("command", TALLY_KAFKA_BROKERS="127.0.0.1:9").start()
+    assert_success(service.client.post("/v1/posts", {"authorId": user, "body": "A post"}), 201)
+
+    def named():
+        checks = {check["name"]: check for check in service.look("/readyz?verbose").json["checks"]}
+        return not checks["relay"]["ok"] and "Kafka" in checks["relay"]["reason"]
+    until("the relay says that Kafka is missing", named)
+    assert service.look("/readyz").status == 200
+    assert service.terminate() == 0, service.log_tail()
+
+
 def test_a_stopped_service_refuses_nobody_that_it_took_in(stack):
     """Clients that write and read without pause see whole answers, then a closed connection or a refused one."""
     user = stack.new_user()

@@ -33,7 +33,7 @@ static bool run_checks(const struct tally_admin *admin, struct tally_buffer *out
         const struct tally_health_check *check = &admin->checks[i];
         char reason[TALLY_HEALTH_REASON_BYTES] = "";
         bool ok = check->check(check->context, reason);
-        ready = ready && ok;
+        ready = ready && (ok || check->informative);
         tally_buffer_format(out, "%s{\"name\":\"%s\",\"ok\":%s", i > 0 ? "," : "", check->name,
                             ok ? "true" : "false");
         if (!ok) {

@@ -20,6 +20,7 @@ struct tally_health_check {
      * since when into `reason`. */
     bool (*check)(void *context, char reason[TALLY_HEALTH_REASON_BYTES]);
     void *context;
+    bool informative; /* listed, but the service takes work without it */
 };
 
 struct tally_admin;
