@@ -27,7 +27,6 @@ void tally_http_exchange_begin(struct tally_http_exchange *exchange, int64_t rec
     exchange->called = false;
     exchange->answered = false;
     exchange->received_us = received_us;
-    exchange->data = NULL;
 }
 
 static void empty(struct tally_buffer *buffer, size_t kept_bytes)
@@ -133,19 +132,4 @@ int64_t tally_http_received_us(const struct tally_http_exchange *exchange)
 struct tally_arena *tally_http_arena(struct tally_http_exchange *exchange)
 {
     return &exchange->arena;
-}
-
-void tally_http_set_data(struct tally_http_exchange *exchange, void *data)
-{
-    exchange->data = data;
-}
-
-void *tally_http_data(const struct tally_http_exchange *exchange)
-{
-    return exchange->data;
-}
-
-bool tally_http_abandoned(const struct tally_http_exchange *exchange)
-{
-    return exchange->connection->state == TALLY_HTTP_CLOSED;
 }

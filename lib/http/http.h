@@ -120,11 +120,6 @@ enum tally_status tally_http_json(const struct tally_http_exchange *exchange, js
 int64_t tally_http_received_us(const struct tally_http_exchange *exchange);
 /* Memory that lives until the exchange ends; bounded by `arena_bytes`. */
 struct tally_arena *tally_http_arena(struct tally_http_exchange *exchange);
-/* A pointer of the handler's own, for its later steps and for the observer; NULL at first. */
-void tally_http_set_data(struct tally_http_exchange *exchange, void *data);
-void *tally_http_data(const struct tally_http_exchange *exchange);
-/* The client has gone: the answer is still due and will be thrown away. */
-bool tally_http_abandoned(const struct tally_http_exchange *exchange);
 
 /*
  * The answer. Date, Content-Length and Connection are the layer's.

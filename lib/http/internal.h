@@ -77,7 +77,6 @@ struct tally_http_exchange {
     bool called;                 /* the handler has the request */
     bool answered;
     int64_t received_us;
-    void *data;
 };
 
 /* Bytes from the client: the head from 0, then what is not used yet. */

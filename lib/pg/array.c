@@ -9,11 +9,8 @@
  * five big-endian 32-bit numbers. */
 enum { HEADER_BYTES = 20 };
 
-static const struct {
-    Oid element;
-    Oid array;
-} types[] = {
-#define X(name, element, array) [TALLY_PG_ARRAY_##name] = {element, array},
+static const Oid element_types[] = {
+#define X(name, element) [TALLY_PG_ARRAY_##name] = (element),
     TALLY_PG_ARRAY_LIST(X)
 #undef X
 };
@@ -92,7 +89,7 @@ const char *tally_pg_array_value(struct tally_pg_array *array, int *length)
     uint32_t header[] = {
         htonl(array->count > 0),
         htonl(array->has_null),
-        htonl(types[array->type].element),
+        htonl(element_types[array->type]),
         htonl((uint32_t)array->count),
         htonl(1),
     };
@@ -103,9 +100,4 @@ const char *tally_pg_array_value(struct tally_pg_array *array, int *length)
         memcpy(array->bytes.data, header, sizeof header);
     *length = (int)array->bytes.length;
     return array->bytes.failed ? NULL : array->bytes.data;
-}
-
-Oid tally_pg_array_oid(enum tally_pg_array_type type)
-{
-    return types[type].array;
 }

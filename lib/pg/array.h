@@ -12,13 +12,13 @@
 #include <libpq-fe.h>
 
 #define TALLY_PG_ARRAY_LIST(X) \
-    X(INT2, 21, 1005)          \
-    X(INT8, 20, 1016)          \
-    X(TEXT, 25, 1009)          \
-    X(BYTEA, 17, 1001)
+    X(INT2, 21)                \
+    X(INT8, 20)                \
+    X(TEXT, 25)                \
+    X(BYTEA, 17)
 
 enum tally_pg_array_type {
-#define X(name, element, array) TALLY_PG_ARRAY_##name,
+#define X(name, element) TALLY_PG_ARRAY_##name,
     TALLY_PG_ARRAY_LIST(X)
 #undef X
         TALLY_PG_ARRAY_TYPE_COUNT
@@ -47,7 +47,5 @@ void tally_pg_array_append_text(struct tally_pg_array *array, const char *text);
 /* Ends the building: the array as parameter value, valid until it is cleared or released; NULL
  * where it failed. `length` receives its bytes. */
 const char *tally_pg_array_value(struct tally_pg_array *array, int *length);
-/* The type of a parameter that takes such an array. */
-Oid tally_pg_array_oid(enum tally_pg_array_type type);
 
 #endif
