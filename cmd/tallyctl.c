@@ -8,6 +8,7 @@ static const struct tally_ctl_command commands[] = {
     {"status", tally_ctl_status, "show how each server and service is"},
     {"verify", tally_ctl_verify, "prove that the read model equals a recount"},
     {"explain", tally_ctl_explain, "show the events that make up a user's counts"},
+    {"dlq", tally_ctl_dlq, "list, show, retry or discard dead letters"},
     {"load", tally_ctl_load, "send writes and measure them"},
     {"config", tally_ctl_config, "print the reference of all settings"},
     {"version", tally_ctl_version, "print the version"},

@@ -20,6 +20,7 @@ static const struct {
     {tally_probe_postgres, {"postgresql", "relay", NULL}},
     {tally_probe_kafka, {"kafka", "projector", NULL}},
     {tally_probe_redis, {"redis", NULL, NULL}},
+    {tally_probe_letters, {"dead-letters", NULL, NULL}},
     {tally_probe_services, {"tally-command", "tally-projector", "tally-query"}},
 };
 enum { PROBES = sizeof probes / sizeof probes[0] };

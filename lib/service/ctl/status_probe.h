@@ -28,6 +28,8 @@ tally_probe tally_probe_postgres;
  * lagEvents, lagSeconds, partitions [{partition, low, high, epoch, offset, lagEvents,
  * freshSecondsAgo}]. */
 tally_probe tally_probe_kafka;
+/* "dead-letters": open, kept. */
+tally_probe tally_probe_letters;
 /* "redis": role, maxmemoryPolicy, usedMemoryBytes, generation. */
 tally_probe tally_probe_redis;
 /* "tally-command", "tally-projector", "tally-query": address, readiness (the document of /readyz).
