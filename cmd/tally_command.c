@@ -41,6 +41,7 @@ static enum tally_status start(void *context, struct tally_process *process,
     const struct tally_health_check checks[] = {
         {"postgresql", tally_command_check_postgresql, program->service},
         {"schema", tally_command_check_schema, program->service},
+        {"relay", tally_relay_pause_note, program->relay},
     };
     return tally_process_admin(process, checks, sizeof checks / sizeof checks[0], error);
 }

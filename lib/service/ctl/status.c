@@ -137,7 +137,8 @@ static bool all_up(const json_t *all)
     json_array_foreach(all, index, component)
     {
         const char *state = json_string_value(json_object_get(component, "state"));
-        if (state == NULL || strcmp(state, "up") != 0)
+        /* Paused is what somebody asked for. */
+        if (state == NULL || (strcmp(state, "up") != 0 && strcmp(state, "paused") != 0))
             return false;
     }
     return true;

@@ -1,11 +1,35 @@
 #include "service/projector/worker.h"
 
 #include "core/clock.h"
+#include "view/pause.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { WATERMARK_MS = 3000, LOG_INTERVAL_MS = 5000 };
+
+enum tally_status tally_worker_read_pause(struct tally_worker *worker, struct tally_error *error)
+{
+    struct tally_view_pause pause;
+    char note[TALLY_REPORT_REASON_BYTES];
+    char since[TALLY_TIMESTAMP_BYTES];
+    enum tally_status status = tally_view_pause_read(worker->redis, &pause, error);
+    if (status != TALLY_OK)
+        return status;
+    tally_clock_format(pause.at_ms * 1000, since);
+    (void)snprintf(note, sizeof note, "paused since %s%s%.200s", since,
+                   pause.reason[0] != '\0' ? ": " : "", pause.reason);
+    tally_report_pause(worker->report, pause.paused ? note : NULL);
+    if (pause.paused == worker->paused)
+        return TALLY_OK;
+    worker->paused = pause.paused;
+    tally_log(TALLY_LOG_WARNING, pause.paused ? "projector.paused" : "projector.resumed",
+              TALLY_TEXT("reason", pause.reason));
+    worker->reassign = true;
+    /* At once: the next turn would fetch before it comes to assign anew. */
+    return pause.paused ? tally_consumer_assign(worker->consumer, NULL, 0, error) : TALLY_OK;
+}
 
 static void back_off(struct tally_worker *worker, const struct tally_error *error)
 {
@@ -26,6 +50,11 @@ void tally_worker_connect(struct tally_worker *worker)
         status = tally_redis_check_server(redis, &error);
     if (status == TALLY_OK)
         status = tally_script_load(redis, tally_script_apply, worker->encoder.sha, &error);
+    if (status == TALLY_OK) {
+        worker->redis = redis;
+        status = tally_worker_read_pause(worker, &error);
+        worker->redis = NULL;
+    }
     if (status == TALLY_OK) {
         worker->redis = redis;
         worker->retry_us = 0;
@@ -196,7 +225,7 @@ static enum tally_status assign_current(struct tally_worker *worker, struct tall
         return tally_fail(error, TALLY_NO_MEMORY, "assignment");
     size_t count = 0;
     for (int32_t i = 0; i < model->partition_count; i++) {
-        if (model->partitions[i].standing != TALLY_PARTITION_CURRENT)
+        if (model->partitions[i].standing != TALLY_PARTITION_CURRENT || worker->paused)
             continue;
         model->partitions[i].next = model->partitions[i].folded;
         starts[count++] = (struct tally_consumer_start){i, model->partitions[i].folded};

@@ -102,6 +102,7 @@ static enum tally_status stand_for_election(struct tally_relay *relay, bool *lea
     const char *database = tally_relay_reader_database(relay->reader);
     (void)snprintf(relay->source, sizeof relay->source, "/tally/%s", database);
     relay->saved_us = tally_clock_monotonic_us();
+    relay->attended_us = 0;
     tally_log(started_over ? TALLY_LOG_WARNING : TALLY_LOG_INFO,
               started_over ? "relay.database_changed" : "relay.leading",
               TALLY_TEXT("database", database),
@@ -112,6 +113,7 @@ static enum tally_status stand_for_election(struct tally_relay *relay, bool *lea
 /* Leaves nothing of this term for the next: what Kafka still acknowledges belongs to no batch. */
 static void end_term(struct tally_relay *relay)
 {
+    relay_set_paused(relay, NULL);
     tally_relay_reader_close(&relay->reader);
     tally_flight_clear(&relay->flight);
     tally_relay_position_clear(&relay->landed);
@@ -185,6 +187,8 @@ static void register_metrics(struct relay_metrics *metrics, struct tally_metrics
                                                "Whether the backlog is larger than one batch.", "");
     metrics->positions_saved = tally_metrics_counter(registry, "tally_relay_positions_saved_total",
                                                      "Times the position was saved.", "");
+    metrics->paused = tally_metrics_gauge(registry, "tally_relay_paused",
+                                          "Whether this process leads and is paused.", "");
     metrics->failures =
         tally_metrics_counter(registry, "tally_relay_failures_total",
                               "Times publishing was broken off and begun again.", "");
@@ -251,5 +255,16 @@ void tally_relay_state(struct tally_relay *relay, const char **state, char *fail
     *state = state_texts[atomic_load(&relay->state)];
     pthread_mutex_lock(&relay->failure_lock);
     (void)snprintf(failure, failure_bytes, "%s", relay->failure);
+    if (relay->pause[0] != '\0')
+        *state = "paused";
     pthread_mutex_unlock(&relay->failure_lock);
+}
+
+bool tally_relay_pause_note(void *context, char reason[256])
+{
+    struct tally_relay *relay = context;
+    pthread_mutex_lock(&relay->failure_lock);
+    (void)snprintf(reason, 256, "%s", relay->pause);
+    pthread_mutex_unlock(&relay->failure_lock);
+    return true;
 }
