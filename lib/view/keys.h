@@ -47,6 +47,10 @@
 #define TALLY_VIEW_POSITION_EVENT_AT "event_at_ms"  /* time of the last applied event */
 #define TALLY_VIEW_POSITION_FRESH_AT "fresh_at_ms"  /* when nothing of Kafka was missing, last */
 
+/* "<offset>:<ms>": Kafka's time of the record before that offset. It means something only where the
+ * offset is the position's. A log that was made anew has another record there. */
+#define TALLY_VIEW_POSITION_MARK "mark"
+
 /* Fields of a partition's totals. */
 #define TALLY_VIEW_TOTALS_USERS "users"
 #define TALLY_VIEW_TOTALS_POSTS "posts"
