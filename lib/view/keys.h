@@ -6,8 +6,7 @@
  *     tally:<g>:{<p>}:position        HASH      fields TALLY_VIEW_POSITION_*
  *     tally:<g>:{<p>}:totals          HASH      users, posts, comments of the partition
  *     tally:<g>:{<p>}:active:<day>    HyperLogLog of the users with events on that UTC day
- *     tally:projector:pause           HASH      at_ms, reason: projectors take nothing while it is
- * there
+ *     tally:projector:pause           HASH      at_ms, reason; projectors wait while it is there
  *
  * `{<p>}` is the hash tag (https://redis.io/docs/reference/cluster-spec/#hash-tags): all keys of a
  * partition share one slot, so that one script can compare the position and write the users.

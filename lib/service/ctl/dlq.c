@@ -183,7 +183,7 @@ static void set_bytes(json_t *object, const char *name, const char *hex_name, co
     }
     struct tally_buffer hex;
     tally_buffer_init(&hex, 2 * length + 1);
-    for (size_t i = 0; i < length; i++)
+    for (size_t i = 0; bytes != NULL && i < length; i++)
         tally_buffer_format(&hex, "%02x", (unsigned)(unsigned char)bytes[i]);
     (void)json_object_set_new(object, hex_name, json_string(tally_buffer_text(&hex)));
     tally_buffer_release(&hex);
@@ -205,7 +205,7 @@ static bool choose(struct dlq_command *command, const struct tally_letter *lette
 {
     if (command->chosen_count == command->chosen_capacity) {
         const size_t capacity = command->chosen_capacity > 0 ? 2 * command->chosen_capacity : 64;
-        struct chosen *chosen = capacity <= 2 * CHOSEN_MOST
+        struct chosen *chosen = capacity <= (size_t)2 * CHOSEN_MOST
                                     ? realloc(command->chosen, capacity * sizeof *chosen)
                                     : NULL;
         if (chosen == NULL) {

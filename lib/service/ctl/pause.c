@@ -8,9 +8,8 @@
 #include <string.h>
 
 enum { KEY_REASON = 'r', REASON_MOST = 200 };
-_Static_assert(REASON_MOST <= TALLY_PAUSE_REASON_MOST &&
-                   REASON_MOST <= TALLY_VIEW_PAUSE_REASON_MOST,
-               "the reason must fit where it is kept");
+_Static_assert(REASON_MOST <= TALLY_PAUSE_REASON_MOST, "the reason must fit into PostgreSQL");
+_Static_assert(REASON_MOST <= TALLY_VIEW_PAUSE_REASON_MOST, "the reason must be read back whole");
 
 struct pause_command {
     struct tally_ctl *ctl;
