@@ -207,7 +207,7 @@ enum tally_status tally_apply_encode(struct tally_apply_encoder *encoder,
     const struct sections sections = put_users(encoder, apply);
     const size_t keys = FIXED_KEYS + apply->day_count + sections.counts + sections.records;
     const size_t arguments = FIXED_ARGUMENTS + count_days(apply) + 1 + 3 * sections.counts + 1 +
-                             sections.record_arguments;
+                             sections.record_arguments + 1;
     tally_redis_command(out, 3 + keys + arguments);
     tally_redis_part_text(out, "EVALSHA");
     tally_redis_part_text(out, encoder->sha);
@@ -221,6 +221,7 @@ enum tally_status tally_apply_encode(struct tally_apply_encoder *encoder,
     tally_buffer_append(out, encoder->count_values.data, encoder->count_values.length);
     put_number(out, (int64_t)sections.records);
     tally_buffer_append(out, encoder->record_values.data, encoder->record_values.length);
+    put_optional(out, apply->mark_ms > 0, apply->mark_ms);
     if (out->failed || encoder->count_keys.failed || encoder->count_values.failed ||
         encoder->record_keys.failed || encoder->record_values.failed)
         return tally_fail(error, TALLY_NO_MEMORY, "apply call of %zu users", apply->user_count);

@@ -6,6 +6,7 @@
  *     tally:<g>:{<p>}:position        HASH      fields TALLY_VIEW_POSITION_*
  *     tally:<g>:{<p>}:totals          HASH      users, posts, comments of the partition
  *     tally:<g>:{<p>}:active:<day>    HyperLogLog of the users with events on that UTC day
+ *     tally:projector:pause           HASH      at_ms, reason; projectors wait while it is there
  *
  * `{<p>}` is the hash tag (https://redis.io/docs/reference/cluster-spec/#hash-tags): all keys of a
  * partition share one slot, so that one script can compare the position and write the users.
@@ -20,6 +21,7 @@
 #include <stdint.h>
 
 #define TALLY_VIEW_GENERATION_KEY "tally:generation"
+#define TALLY_VIEW_PAUSE_KEY "tally:projector:pause"
 
 /* Holds the longest key of any kind with its terminator. */
 #define TALLY_VIEW_KEY_BYTES 80
@@ -43,6 +45,10 @@
 #define TALLY_VIEW_POSITION_PARTITIONS "partitions" /* of the topic the model was built from */
 #define TALLY_VIEW_POSITION_EVENT_AT "event_at_ms"  /* time of the last applied event */
 #define TALLY_VIEW_POSITION_FRESH_AT "fresh_at_ms"  /* when nothing of Kafka was missing, last */
+
+/* "<offset>:<ms>": Kafka's time of the record before that offset. It means something only where the
+ * offset is the position's. A log that was made anew has another record there. */
+#define TALLY_VIEW_POSITION_MARK "mark"
 
 /* Fields of a partition's totals. */
 #define TALLY_VIEW_TOTALS_USERS "users"

@@ -57,7 +57,12 @@ int tally_ctl_migrate(struct tally_ctl *ctl, int argc, char **argv);
 int tally_ctl_topics(struct tally_ctl *ctl, int argc, char **argv);
 int tally_ctl_status(struct tally_ctl *ctl, int argc, char **argv);
 int tally_ctl_verify(struct tally_ctl *ctl, int argc, char **argv);
+int tally_ctl_dlq(struct tally_ctl *ctl, int argc, char **argv);
+int tally_ctl_explain(struct tally_ctl *ctl, int argc, char **argv);
 int tally_ctl_load(struct tally_ctl *ctl, int argc, char **argv);
+int tally_ctl_refill(struct tally_ctl *ctl, int argc, char **argv);
+int tally_ctl_pause(struct tally_ctl *ctl, int argc, char **argv);
+int tally_ctl_resume(struct tally_ctl *ctl, int argc, char **argv);
 int tally_ctl_config(struct tally_ctl *ctl, int argc, char **argv);
 int tally_ctl_version(struct tally_ctl *ctl, int argc, char **argv);
 
