@@ -3,7 +3,7 @@
 #include "redis/command.h"
 #include "view/record.h"
 
-enum { RECORDS_BYTES = 64 << 20, FILL_ARGUMENTS = 6, REPAIR_ARGUMENTS = 5 };
+enum { RECORDS_BYTES = 64 << 20, FILL_ARGUMENTS = 6, REPAIR_ARGUMENTS = 9 };
 
 void tally_restore_encoder_init(struct tally_restore_encoder *encoder)
 {
@@ -86,16 +86,20 @@ enum tally_status tally_fill_outcome(const redisReply *reply, struct tally_error
     return status == TALLY_OK ? status : tally_fail(error, status, "fill: %s", why.text);
 }
 
-static void put_repair(struct tally_restore_encoder *encoder, const struct tally_apply_user *user,
-                       size_t *arguments)
+static void put_repair(struct tally_restore_encoder *encoder,
+                       const struct tally_repair_user *repair, size_t *arguments)
 {
-    const struct tally_user_state *state = user->state;
+    const struct tally_user_state *state = repair->user.state;
     tally_record_put_number(&encoder->records, state->version);
     tally_record_put_number(&encoder->records, state->timeline);
     tally_record_put_number(&encoder->records, state->posts);
     tally_record_put_number(&encoder->records, state->comments);
     tally_redis_part_text(&encoder->records, state->deleted ? "1" : "");
-    *arguments += REPAIR_ARGUMENTS + tally_record_put(&encoder->records, user);
+    tally_record_put_number(&encoder->records, repair->seen_version);
+    tally_redis_part_text(&encoder->records, repair->known ? "1" : "");
+    tally_record_put_number(&encoder->records, repair->posts_after);
+    tally_record_put_number(&encoder->records, repair->comments_after);
+    *arguments += REPAIR_ARGUMENTS + tally_record_put(&encoder->records, &repair->user);
 }
 
 enum tally_status tally_repair_encode(struct tally_restore_encoder *encoder, int64_t generation,
@@ -106,7 +110,7 @@ enum tally_status tally_repair_encode(struct tally_restore_encoder *encoder, int
     size_t arguments = 0;
     tally_buffer_clear(&encoder->records);
     for (size_t i = 0; i < count; i++)
-        put_repair(encoder, &users[i].user, &arguments);
+        put_repair(encoder, &users[i], &arguments);
     tally_redis_command(out, 3 + 2 + count + arguments);
     tally_redis_part_text(out, "EVAL");
     tally_redis_part_text(out, tally_script_repair);

@@ -40,7 +40,11 @@ enum tally_status tally_fill_outcome(const redisReply *reply,
 /* A user of a repair; version 0: there is no such user, and the key goes. */
 struct tally_repair_user {
     struct tally_apply_user user;
-    bool replaced; /* set by tally_repair_outcome(); false: Redis has a newer version */
+    int64_t seen_version; /* in Redis, before the recount; another one there now: not replaced */
+    bool known;           /* what was counted since then: */
+    int64_t posts_after;
+    int64_t comments_after;
+    bool replaced; /* set by tally_repair_outcome(); false: Redis has another version */
 };
 
 #define TALLY_REPAIR_USERS_MOST 100

@@ -14,7 +14,7 @@
 enum {
     BATCH = TALLY_REPAIR_USERS_MOST,
     ATTEMPTS = 5,
-    PAUSE_US = 20000,
+    PAUSE_US = 50000,
     OUT_BYTES = 64 << 20,
     STEP = TALLY_RECOUNT_MOST,
 };
@@ -33,8 +33,13 @@ struct batch {
     size_t count;
     struct tally_user_state states[BATCH];
     struct tally_profile profiles[BATCH];
+    struct tally_recount_user recounts[BATCH];
+    int64_t seen[BATCH]; /* version in Redis before the recount */
+    bool flagged[BATCH];
     bool there[BATCH]; /* in PostgreSQL */
     bool done[BATCH];
+    bool
+        waiting[BATCH]; /* absent from Redis, perhaps on its way: only the last attempt writes it */
 };
 
 static enum tally_status open_model(struct tally_repairer *repairer, struct tally_error *error)
@@ -85,6 +90,7 @@ static void take_user(struct batch *batch, const struct tally_recount_user *user
     if (at == batch->count)
         return;
     batch->there[at] = true;
+    batch->recounts[at] = *user;
     batch->states[at] = (struct tally_user_state){
         .version = user->version,
         .posts = user->deleted ? 0 : user->posts,
@@ -103,11 +109,10 @@ static void take_user(struct batch *batch, const struct tally_recount_user *user
 static enum tally_status recount(struct tally_repairer *repairer, struct batch *batch,
                                  struct tally_recount_rows *rows, struct tally_error *error)
 {
-    static const int64_t no_versions[BATCH];
     int32_t timeline = 0;
     enum tally_status status = tally_recount_timeline(repairer->connection, &timeline, error);
     if (status == TALLY_OK)
-        status = tally_recount_at(repairer->connection, batch->ids, no_versions, batch->count, rows,
+        status = tally_recount_at(repairer->connection, batch->ids, batch->seen, batch->count, rows,
                                   error);
     memset(batch->there, 0, sizeof batch->there);
     memset(batch->states, 0, sizeof batch->states);
@@ -119,6 +124,29 @@ static enum tally_status recount(struct tally_repairer *repairer, struct batch *
     return status;
 }
 
+/* One user as the script wants it. What happened since the version in Redis is known where all of
+ * its events were found; a key that is not there was lost after its events were counted. */
+static void describe(const struct batch *batch, size_t i, struct tally_repair_user *repair)
+{
+    const struct tally_recount_user *recount = &batch->recounts[i];
+    const bool equal = batch->there[i] && recount->version == batch->seen[i];
+    const bool lost = batch->seen[i] == 0 && !batch->flagged[i];
+    const bool found = batch->there[i] && !recount->deleted && batch->seen[i] > 0 &&
+                       recount->version - batch->seen[i] == recount->events_after;
+    *repair = (struct tally_repair_user){
+        .user = {.user_id = batch->ids[i],
+                 .state = &batch->states[i],
+                 .parts = TALLY_APPLY_RECORD |
+                          (batch->profiles[i].name != NULL ? (unsigned)TALLY_APPLY_PROFILE : 0U),
+                 .profile = &batch->profiles[i],
+                 .day = -1},
+        .seen_version = batch->seen[i],
+        .known = equal || lost || found,
+        .posts_after = found && !equal ? recount->posts_after : 0,
+        .comments_after = found && !equal ? recount->comments_after : 0,
+    };
+}
+
 /* The users of one partition in one call. */
 static enum tally_status write_partition(struct tally_repairer *repairer, struct batch *batch,
                                          int32_t partition, struct tally_error *error)
@@ -126,18 +154,11 @@ static enum tally_status write_partition(struct tally_repairer *repairer, struct
     struct tally_repair_user users[BATCH];
     size_t places[BATCH], count = 0;
     for (size_t i = 0; i < batch->count; i++) {
-        if (batch->done[i] ||
+        if (batch->done[i] || batch->waiting[i] ||
             tally_partition_of(batch->ids[i], repairer->model.partitions) != partition)
             continue;
         places[count] = i;
-        users[count++] = (struct tally_repair_user){
-            .user = {.user_id = batch->ids[i],
-                     .state = &batch->states[i],
-                     .parts =
-                         TALLY_APPLY_RECORD |
-                         (batch->profiles[i].name != NULL ? (unsigned)TALLY_APPLY_PROFILE : 0U),
-                     .profile = &batch->profiles[i],
-                     .day = -1}};
+        describe(batch, i, &users[count++]);
     }
     if (count == 0)
         return TALLY_OK;
@@ -162,7 +183,7 @@ static enum tally_status write_partition(struct tally_repairer *repairer, struct
 /* One attempt at all that are not done. Reading the users first also proves that the generation is
  * still live. */
 static enum tally_status attempt(struct tally_repairer *repairer, struct batch *batch,
-                                 bool known[BATCH], struct tally_error *error)
+                                 bool known[BATCH], bool last, struct tally_error *error)
 {
     struct tally_recount_rows rows = {0};
     enum tally_status status =
@@ -171,6 +192,9 @@ static enum tally_status attempt(struct tally_repairer *repairer, struct batch *
         struct tally_verify_found found;
         tally_verify_model_user(&repairer->model, i, &found);
         known[i] = known[i] || found.version != 0 || found.flagged;
+        batch->seen[i] = found.version > 0 ? found.version : 0;
+        batch->flagged[i] = found.flagged;
+        batch->waiting[i] = found.version == 0 && !found.flagged && !last;
     }
     memset(batch->profiles, 0, sizeof batch->profiles);
     if (status == TALLY_OK)
@@ -221,7 +245,7 @@ enum tally_status tally_repair_users(struct tally_repairer *repairer, const int6
         for (int i = 0; i < ATTEMPTS && status == TALLY_OK && !all_done(&batch); i++) {
             if (i > 0)
                 usleep(PAUSE_US);
-            status = attempt(repairer, &batch, known, error);
+            status = attempt(repairer, &batch, known, i == ATTEMPTS - 1, error);
         }
         for (size_t i = 0; i < batch.count && status == TALLY_OK; i++) {
             enum tally_repair_outcome outcome = outcome_of(&batch, known, i, result);
