@@ -132,8 +132,8 @@ static const struct argp argp = {
         "Dead letters are events that could not be applied; their users read as degraded. A "
         "letter is named by its offset, or PARTITION:OFFSET, in the topic TALLY_DLQ_TOPIC. `list` "
         "exits with 1 while any is open. `retry`: a letter's version is past, so its user is "
-        "restored from PostgreSQL instead, and the letter is done once that has happened; exits "
-        "with 1 while a user still waits for it. `discard` marks letters as done, with the reason "
+        "restored from PostgreSQL instead, and the letter is done; exits with 1 where that was "
+        "not possible. `discard` marks letters as done, with the reason "
         "given, and changes no user." TALLY_CTL_EXIT_DOC,
 };
 

@@ -26,11 +26,15 @@ enum tally_status tally_dlq_retry_open(struct tally_dlq_retry *retry,
     if (status == TALLY_OK && !position.present)
         status = tally_fail(error, TALLY_READ_MODEL_INCOMPLETE, "there is no read model");
     retry->partitions = position.partitions;
+    if (status == TALLY_OK)
+        status = tally_repairer_new(settings, &retry->repairer, error);
     return status;
 }
 
 void tally_dlq_retry_close(struct tally_dlq_retry *retry)
 {
+    if (retry->repairer != NULL)
+        tally_repairer_free(&retry->repairer);
     if (retry->redis != NULL)
         tally_redis_close(&retry->redis);
 }
@@ -56,6 +60,11 @@ static enum tally_status read_user(struct tally_dlq_retry *retry, int64_t user_i
     return status;
 }
 
+static bool is_settled(const struct tally_user_state *state, int64_t version)
+{
+    return !state->flagged && state->version > 0 && state->version >= version;
+}
+
 enum tally_status tally_dlq_retry_user(struct tally_dlq_retry *retry, int64_t user_id,
                                        int64_t version, bool *settled,
                                        char why[TALLY_DLQ_RETRY_WHY_BYTES],
@@ -69,16 +78,25 @@ enum tally_status tally_dlq_retry_user(struct tally_dlq_retry *retry, int64_t us
         return TALLY_OK;
     }
     enum tally_status status = read_user(retry, user_id, &state, error);
+    struct tally_repair_result result = {0};
+    if (status == TALLY_OK && !is_settled(&state, version)) {
+        status = tally_repair_users(retry->repairer, &user_id, 1, NULL, NULL, &result, error);
+        if (status == TALLY_OK)
+            status = read_user(retry, user_id, &state, error);
+    }
     if (status != TALLY_OK)
         return status;
-    *settled = !state.flagged && state.version >= version && state.version > 0;
-    if (*settled)
+    *settled = is_settled(&state, version) || result.removed + result.unknown > 0 ||
+               (result.repaired > 0 && !state.flagged);
+    if (result.removed + result.unknown > 0)
+        (void)snprintf(why, TALLY_DLQ_RETRY_WHY_BYTES, "PostgreSQL knows no user %" PRId64,
+                       user_id);
+    else if (*settled)
         (void)snprintf(why, TALLY_DLQ_RETRY_WHY_BYTES,
                        "user %" PRId64 " is restored, at version %" PRId64, user_id, state.version);
     else
         (void)snprintf(why, TALLY_DLQ_RETRY_WHY_BYTES,
-                       "user %" PRId64 " is %s at version %" PRId64
-                       "; run `tallyctl repair %" PRId64 "`, then this again",
-                       user_id, state.flagged ? "flagged" : "behind", state.version, user_id);
+                       "user %" PRId64 " is newer in Redis than in PostgreSQL, at version %" PRId64,
+                       user_id, state.version);
     return status;
 }

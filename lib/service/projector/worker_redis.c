@@ -1,8 +1,10 @@
 #include "service/projector/worker.h"
 
 #include "core/clock.h"
+#include "view/generation.h"
 #include "view/pause.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -223,6 +225,18 @@ static size_t list_lost(struct tally_worker *worker, int32_t *lost)
     return count;
 }
 
+/* Read after the positions: a seal that is set later bumps the epochs that were just read, so that
+ * what they are used for is refused. */
+static enum tally_status await_switch(struct tally_worker *worker, struct tally_error *error)
+{
+    int64_t sealed = 0;
+    enum tally_status status = tally_generation_sealed(worker->redis, &sealed, error);
+    if (status == TALLY_OK && sealed == worker->model->generation)
+        status = tally_fail(error, TALLY_UNAVAILABLE,
+                            "generation %" PRId64 " is being replaced by another one", sealed);
+    return status;
+}
+
 static enum tally_status resume_lost(struct tally_worker *worker, struct tally_error *error)
 {
     const size_t most = (size_t)worker->model->partition_count;
@@ -240,6 +254,8 @@ static enum tally_status resume_lost(struct tally_worker *worker, struct tally_e
     const size_t count = list_lost(worker, lost);
     status = tally_position_read(worker->redis, worker->model->generation, lost, count, positions,
                                  error);
+    if (status == TALLY_OK)
+        status = await_switch(worker, error);
     for (size_t i = 0; i < count && status == TALLY_OK; i++)
         trips[i] = (struct return_trip){.id = lost[i], .position = positions[i]};
     if (status == TALLY_OK)
