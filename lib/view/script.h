@@ -13,6 +13,7 @@
 extern const char tally_script_apply[];
 extern const char tally_script_change_position[];
 extern const char tally_script_copy_active[];
+extern const char tally_script_claim_position[];
 extern const char tally_script_create_position[];
 extern const char tally_script_fill[];
 extern const char tally_script_repair[];
