@@ -110,6 +110,7 @@ def test_a_rebuild_under_load_fails_no_read_and_takes_no_count_back(own_stack):
     stack = own_stack
     users = users_of(stack)
     some_writes(stack, users)
+    stack.until_equal()
     before = generation(stack)
     active = stack.stats()["activeUsers"] if "activeUsers" in stack.stats() else None
     with Readers(stack, users) as readers, Writers([stack.command.api], users) as writers:
@@ -148,6 +149,7 @@ def test_active_users_are_taken_over(own_stack):
 def test_a_killed_rebuild_goes_on_where_it_was_and_two_at_once_are_refused(own_stack):
     stack = own_stack
     users = users_of(stack, 120)
+    stack.until_equal()
     before = generation(stack)
     with Readers(stack, users) as readers, Writers([stack.command.api], users) as writers:
         with started(stack, "--rate", "40") as process:
