@@ -2,11 +2,11 @@
 
 #include "service/projector/dead_letters.h"
 #include "service/projector/load.h"
-#include "service/projector/report.h"
 
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 enum {
@@ -36,6 +36,12 @@ struct tally_follower {
     struct tally_error failure; /* written before `ended` */
 };
 
+void tally_follow_kafka_log(int level, const char *text)
+{
+    (void)level;
+    (void)fprintf(stderr, "tallyctl: Kafka: %s\n", text);
+}
+
 static enum tally_status open_servers(struct tally_follower *follower, struct tally_error *error)
 {
     const struct tally_settings *settings = follower->settings;
@@ -44,7 +50,7 @@ static enum tally_status open_servers(struct tally_follower *follower, struct ta
         .topic = settings->topic,
         .group = settings->consumer_group, /* never joined, and nothing is committed */
         .instance_id = "",
-        .on_log = tally_projector_kafka_log,
+        .on_log = tally_follow_kafka_log,
     };
     const struct tally_dead_letter_options letters = {
         .brokers = settings->kafka_brokers,
@@ -227,16 +233,15 @@ enum tally_status tally_follower_start(const struct tally_follow_options *option
     made->letters_from = calloc((size_t)partitions, sizeof *made->letters_from);
     made->applied = calloc((size_t)partitions, sizeof *made->applied);
     made->model = tally_model_new(partitions, CACHE_USERS);
-    enum tally_status status = TALLY_OK;
     if (made->letters_from == NULL || made->applied == NULL || made->model == NULL ||
-        !tally_round_init(&made->round, BATCH_EVENTS))
-        status = tally_fail(error, TALLY_NO_MEMORY, "state of %d partitions", partitions);
-    for (int32_t i = 0; i < partitions && status == TALLY_OK; i++)
-        made->letters_from[i] = options->letters_from[i];
-    if (status == TALLY_OK) {
-        made->model->generation = options->generation;
-        status = open_servers(made, error);
+        !tally_round_init(&made->round, BATCH_EVENTS)) {
+        tally_follower_free(&made);
+        return tally_fail(error, TALLY_NO_MEMORY, "state of %d partitions", partitions);
     }
+    for (int32_t i = 0; i < partitions; i++)
+        made->letters_from[i] = options->letters_from[i];
+    made->model->generation = options->generation;
+    enum tally_status status = open_servers(made, error);
     if (status == TALLY_OK)
         status = resume_all(made, options->epochs, error);
     if (status == TALLY_OK && pthread_create(&made->thread, NULL, run, made) != 0)

@@ -1,7 +1,6 @@
 #include "core/clock.h"
 #include "service/ctl/rebuild_internal.h"
 #include "service/projector/partition.h"
-#include "service/projector/report.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
@@ -16,6 +15,7 @@ void rebuild_note(const struct rebuild *rebuild, const char *format, ...)
     char text[NOTE_BYTES];
     va_list arguments;
     va_start(arguments, format);
+    /* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): va_start is above */
     (void)vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
     if (rebuild->options != NULL && rebuild->options->on_note != NULL)
@@ -85,7 +85,7 @@ static enum tally_status open_servers(struct rebuild *rebuild, struct tally_erro
         .topic = settings->topic,
         .group = settings->consumer_group,
         .instance_id = "",
-        .on_log = tally_projector_kafka_log,
+        .on_log = tally_follow_kafka_log,
     };
     struct tally_redis_url url;
     enum tally_status status = tally_redis_url_parse(settings->redis_url, &url, error);
@@ -112,6 +112,8 @@ enum tally_status rebuild_open(struct rebuild *rebuild, struct tally_error *erro
     const size_t most = (size_t)(rebuild->live.partitions > rebuild->topology.partitions
                                      ? rebuild->live.partitions
                                      : rebuild->topology.partitions);
+    if (most == 0)
+        return tally_fail(error, TALLY_CONFIG, "the topic has no partitions");
     rebuild->changes = calloc(most, sizeof *rebuild->changes);
     rebuild->stands = calloc(most, sizeof *rebuild->stands);
     rebuild->replaced = calloc(most, sizeof *rebuild->replaced);
