@@ -35,7 +35,7 @@ enum {
     X(DUPLICATE_COUNTED, "duplicate-counted", "the fold drops no duplicates")                      \
     X(POSITION_BEFORE_DATA, "position-before-data", "the position is written before the users")    \
     X(ZOMBIE_NOT_FENCED, "zombie-not-fenced", "the apply script does not compare the position")    \
-    X(EPOCH_IGNORED, "epoch-ignored", "the apply script compares the offset and not the epoch")    \
+    X(EPOCH_IGNORED, "epoch-ignored", "a projector that begins does not raise the epoch")            \
     X(NO_RESYNC, "no-resync", "a refused projector goes on as if nothing had happened")            \
     X(RELAY_BEFORE_ACK, "relay-before-ack", "the relay's position does not wait for Kafka")        \
     X(LATE_COMMIT_LOST, "late-commit-lost", "the relay reads by sequence number, not by snapshot") \
@@ -192,6 +192,8 @@ void simulated_producers_orphan(const struct simulation_process *process);
 bool simulated_producers_idle(void);
 void simulated_producers_close(void);
 void simulated_group_rebalance(void);
+/* Rebalances where a partition has no owner that lives. */
+void simulated_group_repair(void);
 void simulated_group_leave(const struct simulation_process *process);
 void simulated_group_reset(void);
 

@@ -6,6 +6,7 @@
 #include "redis/connection.h"
 
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -201,12 +202,26 @@ void simulated_connections_close(void)
         remove_connection(connections);
 }
 
+static void show(const struct simulated_argument *arguments, size_t count)
+{
+    printf("%38s", "");
+    for (size_t i = 0; i < count && i < 12; i++)
+        printf(" %.*s", (int)(arguments[i].length < 80 ? arguments[i].length : 3),
+               arguments[i].text);
+    printf("\n");
+}
+
 /* Executes the next command of one client. */
 static void execute(struct tally_redis *redis)
 {
     struct simulated_argument arguments[ARGUMENTS_MOST];
     size_t count = 0;
     const size_t length = parse(redis->sent.data + redis->done, arguments, &count);
+    simulation_note("redis.execute",
+                    redis->process != NULL ? (int64_t)simulation_process_index(redis->process) : -1,
+                    (int64_t)count, 0);
+    if (simulation->settings.trace)
+        show(arguments, count);
     redisReply *reply = simulated_redis_execute(arguments, count, &redis->half);
     if (redis->half)
         return;

@@ -46,6 +46,16 @@ void simulated_group_rebalance(void)
     simulation_note("group.rebalance", group.rebalances, (int64_t)count, 0);
 }
 
+void simulated_group_repair(void)
+{
+    bool orphaned = false;
+    for (int i = 0; i < SIMULATION_PARTITIONS; i++)
+        orphaned = orphaned || group.owners[i] == SIMULATION_PROCESSES ||
+                   group.members[group.owners[i]] == NULL;
+    if (orphaned)
+        simulated_group_rebalance();
+}
+
 void simulated_group_leave(const struct simulation_process *process)
 {
     group.members[simulation_process_index(process)] = NULL;

@@ -175,15 +175,19 @@ static struct key *live_key(const char *form, int64_t partition, int64_t user)
     return find(name, (size_t)length);
 }
 
+static void raise_epoch(struct key *position, int64_t raise)
+{
+    char text[24];
+    const int length = snprintf(text, sizeof text, "%" PRId64, number(position, "epoch") + raise);
+    set(position, "epoch", 5, text, (size_t)length);
+    simulation_note("redis.epoch", number(position, "epoch"), number(position, "offset"), 0);
+}
+
 void simulated_redis_raise_epoch(void)
 {
     struct key *position = live_key("position", (int64_t)simulation_below(SIMULATION_PARTITIONS), 0);
-    char text[24];
-    if (position == NULL)
-        return;
-    const int length = snprintf(text, sizeof text, "%" PRId64, number(position, "epoch") + 1);
-    set(position, "epoch", 5, text, (size_t)length);
-    simulation_note("redis.epoch", number(position, "epoch"), 0, 0);
+    if (position != NULL)
+        raise_epoch(position, 1);
 }
 
 /* What must be stored of a user at a version. */
@@ -383,8 +387,7 @@ static bool is_expected(const struct key *position, const struct call *call)
     if (simulation_planted(PLANT_ZOMBIE_NOT_FENCED) && position != NULL)
         return true;
     return epoch != NULL && offset != NULL &&
-           (is(&call->arguments[0], epoch) || simulation_planted(PLANT_EPOCH_IGNORED)) &&
-           is(&call->arguments[1], offset);
+           is(&call->arguments[0], epoch) && is(&call->arguments[1], offset);
 }
 
 static redisReply *apply(const struct simulated_argument *arguments, size_t count, bool *half)
@@ -446,6 +449,23 @@ static redisReply *create_position(const struct simulated_argument *arguments)
     return reply_number(1);
 }
 
+static redisReply *claim_position(const struct simulated_argument *arguments)
+{
+    static const char *const fields[] = {"epoch",      "offset",      "until", "cluster",
+                                         "partitions", "event_at_ms", "users", "posts",
+                                         "comments"};
+    struct key *position = find(arguments[3].text, arguments[3].length);
+    const struct key *totals = find(arguments[4].text, arguments[4].length);
+    redisReply *reply = reply_array(2);
+    if (position != NULL && !simulation_planted(PLANT_EPOCH_IGNORED))
+        raise_epoch(position, to_number(&arguments[5]));
+    reply->element[0] = reply_array(6);
+    reply->element[1] = reply_array(3);
+    for (size_t i = 0; i < 9; i++)
+        reply->element[i / 6]->element[i % 6] = reply_text(value(i < 6 ? position : totals, fields[i]));
+    return reply;
+}
+
 static redisReply *set_if_absent(const struct simulated_argument *arguments)
 {
     if (find(arguments[1].text, arguments[1].length) != NULL)
@@ -485,7 +505,7 @@ redisReply *simulated_redis_execute(const struct simulated_argument *arguments, 
     if (is(&arguments[0], "EVALSHA"))
         return apply(arguments, count, half);
     if (is(&arguments[0], "EVAL"))
-        return create_position(arguments);
+        return count == 6 ? claim_position(arguments) : create_position(arguments);
     if (is(&arguments[0], "HMGET"))
         return read_fields(arguments, count);
     if (is(&arguments[0], "EXISTS") || is(&arguments[0], "DEL"))
