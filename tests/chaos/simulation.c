@@ -48,8 +48,8 @@ void simulation_note(const char *what, int64_t a, int64_t b, int64_t c)
     mix((uint64_t)simulation->now_us);
     if (simulation->settings.trace)
         printf("%10" PRId64 " us  %-12s %-24s %" PRId64 " %" PRId64 " %" PRId64 "\n",
-               simulation->now_us,
-               simulation->current != NULL ? simulation->current->name : "-", what, a, b, c);
+               simulation->now_us, simulation->current != NULL ? simulation->current->name : "-",
+               what, a, b, c);
 }
 
 uint64_t simulation_below(uint64_t bound)
@@ -102,12 +102,16 @@ void __wrap_tally_log_error(enum tally_log_level level, const char *event,
 
 static void on_projector_failed(void *context)
 {
-    const struct simulation_process *process = context;
+    struct simulation_process *process = context;
     struct tally_error error;
-    if (!process->killed) {
-        (void)tally_projector_failure(process->projector, &error);
+    if (process->killed)
+        return;
+    (void)tally_projector_failure(process->projector, &error);
+    process->wants_rebuild = simulated_redis_incomplete() &&
+                             strstr(error.text, "no position") != NULL &&
+                             strstr(error.text, "tallyctl rebuild") != NULL;
+    if (!process->wants_rebuild)
         simulation_fail("%s stops: %s", process->name, error.text);
-    }
 }
 
 static void on_projector_ended(void *context)
@@ -135,10 +139,9 @@ static void start(struct simulation_process *process)
         .context = process,
     };
     if (process->metrics != NULL)
-        status = process->projects
-                     ? tally_projector_start(&options, &process->projector, &error)
-                     : tally_relay_start(&simulation->services, process->metrics, &process->relay,
-                                         &error);
+        status = process->projects ? tally_projector_start(&options, &process->projector, &error)
+                                   : tally_relay_start(&simulation->services, process->metrics,
+                                                       &process->relay, &error);
     simulation->starting = NULL;
     if (status != TALLY_OK) {
         (void)fprintf(stderr, "simulation: %s: %s\n", process->name, error.text);
@@ -182,7 +185,8 @@ static void crash(struct simulation_process *process)
 static void stop_for_a_while(struct simulation_process *process)
 {
     static const uint64_t most_us[] = {20000, 400000, 8000000};
-    process->stopped_until_us = simulation->now_us + (int64_t)simulation_below(most_us[simulation_below(3)]);
+    process->stopped_until_us =
+        simulation->now_us + (int64_t)simulation_below(most_us[simulation_below(3)]);
     simulation_note("sigstop", (int64_t)simulation_process_index(process),
                     process->stopped_until_us, 0);
 }
@@ -190,7 +194,8 @@ static void stop_for_a_while(struct simulation_process *process)
 /* One fault of those that come from outside. */
 static void disturb(void)
 {
-    struct simulation_process *process = &simulation->processes[simulation_below(SIMULATION_PROCESSES)];
+    struct simulation_process *process =
+        &simulation->processes[simulation_below(SIMULATION_PROCESSES)];
     const uint64_t dice = simulation_below(100);
     if (dice < 18)
         crash(process);
@@ -235,7 +240,14 @@ static bool run_one(void)
         return false;
     struct simulation_process *chosen = able[simulation_below(count)];
     simulation_fiber_resume(chosen);
-    if (chosen->ended && !simulation->outcome.failed)
+    if (chosen->ended && chosen->wants_rebuild) {
+        /* What the operator is told to do has the effect of beginning anew. */
+        chosen->wants_rebuild = false;
+        simulation->outcome.rebuilds++;
+        kill_process(chosen);
+        if (simulated_redis_incomplete())
+            simulated_redis_flush();
+    } else if (chosen->ended && !simulation->outcome.failed)
         simulation_fail("%s has ended by itself", chosen->name);
     return true;
 }
@@ -321,9 +333,10 @@ static void settle(void)
         step();
     }
     if (!simulation->outcome.failed)
-        simulation_fail("the read model does not come to the end of the log: events %s, read model %s",
-                        simulated_postgres_published() ? "published" : "not published",
-                        simulated_redis_current() ? "current" : "behind");
+        simulation_fail(
+            "the read model does not come to the end of the log: events %s, read model %s",
+            simulated_postgres_published() ? "published" : "not published",
+            simulated_redis_current() ? "current" : "behind");
 }
 
 static void check_end(void)

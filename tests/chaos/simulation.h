@@ -1,7 +1,8 @@
 /*
  * Simulation: the production code of relay and projector, each process in a fiber of its own, on a
  * simulated PostgreSQL, Kafka, Redis and clock. One seed decides every step; the same seed gives
- * the same run (the idea of FoundationDB's simulation, https://apple.github.io/foundationdb/testing.html).
+ * the same run (the idea of FoundationDB's simulation,
+ * https://apple.github.io/foundationdb/testing.html).
  *
  * What stands in for a server is linked in place of the adapter of the same name: pg/blocking,
  * kafka/producer, kafka/consumer, redis/connection, the projector's tip and dead letters. Each of
@@ -28,14 +29,15 @@ enum {
     SIMULATION_STEPS = 3000, /* with faults, before all has to come to rest */
 };
 
-/* Mistakes that can be planted, to see that the checks find them. X(NAME, "name", "what it does") */
+/* Mistakes that can be planted, to see that the checks find them. X(NAME, "name", "what it does")
+ */
 #define SIMULATION_PLANT_LIST(X)                                                                   \
     X(NONE, "none", "nothing")                                                                     \
     X(FENCE_OFF_BY_ONE, "fence-off-by-one", "the fold takes the version it has for a new one")     \
     X(DUPLICATE_COUNTED, "duplicate-counted", "the fold drops no duplicates")                      \
     X(POSITION_BEFORE_DATA, "position-before-data", "the position is written before the users")    \
     X(ZOMBIE_NOT_FENCED, "zombie-not-fenced", "the apply script does not compare the position")    \
-    X(EPOCH_IGNORED, "epoch-ignored", "a projector that begins does not raise the epoch")            \
+    X(EPOCH_IGNORED, "epoch-ignored", "a projector that begins does not raise the epoch")          \
     X(NO_RESYNC, "no-resync", "a refused projector goes on as if nothing had happened")            \
     X(RELAY_BEFORE_ACK, "relay-before-ack", "the relay's position does not wait for Kafka")        \
     X(LATE_COMMIT_LOST, "late-commit-lost", "the relay reads by sequence number, not by snapshot") \
@@ -57,12 +59,13 @@ struct simulation_process {
     void *(*body)(void *); /* of the thread it would be */
     void *argument;
     ucontext_t context;
-    void *stack; /* owned, used again */
+    void *stack;  /* owned, used again */
     void *shadow; /* AddressSanitizer's, of the fiber that is left */
     bool running;
-    bool killed; /* its calls have no effect any more: it only unwinds */
-    bool ended;  /* its body has returned */
-    bool woken;  /* the relay was told of a commit */
+    bool killed;        /* its calls have no effect any more: it only unwinds */
+    bool ended;         /* its body has returned */
+    bool wants_rebuild; /* its body has returned with that advice, and rightly */
+    bool woken;         /* the relay was told of a commit */
     int64_t wake_us;
     int64_t stopped_until_us; /* SIGSTOP */
     int64_t start_us;         /* when it is started again */
@@ -82,7 +85,7 @@ struct simulation_outcome {
     char reason[400];
     uint64_t hash; /* of all that happened */
     int64_t steps;
-    int64_t commits, published, applied, refused, crashes, losses;
+    int64_t commits, published, applied, refused, crashes, losses, rebuilds;
 };
 
 struct simulated_postgres;
@@ -131,8 +134,8 @@ size_t simulation_process_index(const struct simulation_process *process);
 void simulation_fiber_resume(struct simulation_process *process);
 void simulation_fiber_release(struct simulation_process *process);
 bool simulation_fiber_runnable(const struct simulation_process *process);
-/* Lets others run for at least `us`, or until `ready` holds, which may be NULL. Returns at once in a
- * killed process. */
+/* Lets others run for at least `us`, or until `ready` holds, which may be NULL. Returns at once in
+ * a killed process. */
 void simulation_wait(int64_t us, bool (*ready)(const void *), const void *context);
 /* Whether the process that asks has been killed. */
 bool simulation_killed(void);
@@ -207,6 +210,9 @@ void simulated_redis_close(void);
 void simulated_redis_save(void);
 /* Goes back to what was saved last. */
 void simulated_redis_restore(void);
+/* Whether that was saved between the beginning of a generation and its end, so that only a rebuild
+ * can mend it. */
+bool simulated_redis_incomplete(void);
 void simulated_redis_flush(void);
 /* Another writer, as repair is one. */
 void simulated_redis_raise_epoch(void);

@@ -245,7 +245,8 @@ void simulated_connections_step(void)
 {
     struct tally_redis *waiting[64];
     size_t count = 0;
-    for (struct tally_redis *redis = connections; redis != NULL && count < 64; redis = redis->next) {
+    for (struct tally_redis *redis = connections; redis != NULL && count < 64;
+         redis = redis->next) {
         if (!redis->broken && redis->done < redis->sent.length)
             waiting[count++] = redis;
     }

@@ -68,8 +68,8 @@ enum tally_status tally_consumer_new(const struct tally_consumer_options *option
     struct tally_consumer *made = calloc(1, sizeof *made);
     if (made == NULL)
         return tally_fail(error, TALLY_NO_MEMORY, "consumer");
-    made->member = simulation_process_index(
-        simulation->current != NULL ? simulation->current : simulation->starting);
+    made->member = simulation_process_index(simulation->current != NULL ? simulation->current
+                                                                        : simulation->starting);
     *consumer = made;
     return TALLY_OK;
 }
@@ -105,8 +105,8 @@ enum tally_status tally_consumer_topology(struct tally_consumer *consumer, int t
     simulation_wait((int64_t)simulation_below(2000), NULL, NULL);
     if (simulation_killed() || simulated_kafka_away())
         return tally_fail(error, TALLY_UNAVAILABLE, "the simulated broker does not answer");
-    *topology = (struct tally_topology){.cluster = "simulated",
-                                        .partitions = SIMULATION_PARTITIONS};
+    *topology =
+        (struct tally_topology){.cluster = "simulated", .partitions = SIMULATION_PARTITIONS};
     return TALLY_OK;
 }
 

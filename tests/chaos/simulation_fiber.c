@@ -1,7 +1,7 @@
 #include "simulation.h"
 
-#include <pthread.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -105,8 +105,8 @@ int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
     (void)attributes;
     struct simulation_process *process = simulation->starting;
     if (process->stack == NULL) {
-        process->stack = mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE,
-                              MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        process->stack =
+            mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (process->stack == MAP_FAILED)
             abort();
     }

@@ -76,7 +76,8 @@ void simulated_kafka_append(const struct simulated_message *message)
         simulation_fail("version %" PRId64 " of user %" PRId64 " is in Kafka and not committed",
                         message->version, message->user_id);
     if (message->version > *highest + 1)
-        simulation_fail("version %" PRId64 " of user %" PRId64 " is in Kafka before version %" PRId64,
+        simulation_fail("version %" PRId64 " of user %" PRId64
+                        " is in Kafka before version %" PRId64,
                         message->version, message->user_id, *highest + 1);
     if (message->version > *highest)
         *highest = message->version;
@@ -152,9 +153,8 @@ void tally_tip_watch(struct tally_tip *tip, int32_t partition, bool watched)
 struct tally_tip_end tally_tip_read(struct tally_tip *tip, int32_t partition)
 {
     if (!simulated_kafka_away() && simulation_below(2) == 0)
-        tip->last[partition] = (struct tally_tip_end){simulated_log_end(partition),
-                                                      INT64_C(1795348800000) +
-                                                          simulation->now_us / 1000};
+        tip->last[partition] = (struct tally_tip_end){
+            simulated_log_end(partition), INT64_C(1795348800000) + simulation->now_us / 1000};
     return tip->last[partition];
 }
 

@@ -5,7 +5,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum key { OPTION_SEED = 's', OPTION_SEEDS = 'r', OPTION_STEPS = 'n', OPTION_TRACE = 't', OPTION_PLANT = 'p', OPTION_PLANTS = 'l' };
+enum key {
+    OPTION_SEED = 's',
+    OPTION_SEEDS = 'r',
+    OPTION_STEPS = 'n',
+    OPTION_TRACE = 't',
+    OPTION_PLANT = 'p',
+    OPTION_PLANTS = 'l'
+};
 
 static const struct argp_option options[] = {
     {"seed", OPTION_SEED, "N", 0, "Run one seed and print what became of it", 0},
@@ -110,9 +117,13 @@ static int run_many(const struct simulation_range *range)
 int main(int argc, char **argv)
 {
     const struct argp argp = {
-        options, parse, NULL,
+        options,
+        parse,
+        NULL,
         "Runs relay and projector on simulated servers that crash, lose, repeat and delay.",
-        NULL, NULL, NULL};
+        NULL,
+        NULL,
+        NULL};
     struct choice choice = {.range = {.first = 1, .last = 1000, .steps = SIMULATION_STEPS}};
     if (argp_parse(&argp, argc, argv, 0, NULL, &choice) != 0)
         return 2;

@@ -24,8 +24,8 @@ static void show(const struct simulation_range *range, uint64_t done, uint64_t f
     *shown = now;
     const uint64_t all = range->last - range->first + 1;
     const double rate = (double)done / (now - began);
-    (void)fprintf(stderr, "%s%" PRIu64 " of %" PRIu64 " seeds, %.0f/s, %.0f s left, %" PRIu64
-                          " failed%s",
+    (void)fprintf(stderr,
+                  "%s%" PRIu64 " of %" PRIu64 " seeds, %.0f/s, %.0f s left, %" PRIu64 " failed%s",
                   terminal ? "\r\033[K" : "", done, all, rate, (double)(all - done) / rate,
                   failures, terminal ? "" : "\n");
 }

@@ -62,9 +62,8 @@ void simulated_snapshot_take(char text[SNAPSHOT_BYTES])
             running[at] = running[at - 1];
         running[at] = postgres->open[i].xid;
     }
-    int length =
-        snprintf(text, SNAPSHOT_BYTES, "%" PRId64 ":%" PRId64 ":",
-                 count > 0 ? running[0] : postgres->next_xid, postgres->next_xid);
+    int length = snprintf(text, SNAPSHOT_BYTES, "%" PRId64 ":%" PRId64 ":",
+                          count > 0 ? running[0] : postgres->next_xid, postgres->next_xid);
     for (size_t i = 0; i < count; i++)
         length += snprintf(text + length, SNAPSHOT_BYTES - (size_t)length, "%s%" PRId64,
                            i > 0 ? "," : "", running[i]);

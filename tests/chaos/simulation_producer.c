@@ -230,7 +230,8 @@ static void acknowledge(struct tally_producer *producer)
     }
 }
 
-/* An error that idempotence cannot get past: what is under way fails, also some that the log has. */
+/* An error that idempotence cannot get past: what is under way fails, also some that the log has.
+ */
 static void break_producer(struct tally_producer *producer)
 {
     simulation_note("producer.fatal", 0, 0, 0);

@@ -30,6 +30,7 @@ struct store {
 struct simulated_redis {
     struct store store, saved;
     int64_t seen[SIMULATION_USERS]; /* versions that readers may have seen since the last loss */
+    bool incomplete;                /* what it went back to has a generation without a position */
 };
 
 void simulated_redis_open(void)
@@ -149,15 +150,29 @@ static void lose(const char *what)
     memset(simulation->redis->seen, 0, sizeof simulation->redis->seen);
 }
 
+static struct key *live_key(const char *form, int64_t partition, int64_t user);
+
 void simulated_redis_restore(void)
 {
     lose("redis.back");
     simulation->redis->store = simulation->redis->saved;
+    simulation->redis->incomplete = false;
+    for (int32_t i = 0; i < SIMULATION_PARTITIONS; i++) {
+        if (find(TALLY_VIEW_GENERATION_KEY, strlen(TALLY_VIEW_GENERATION_KEY)) != NULL &&
+            live_key("position", i, 0) == NULL)
+            simulation->redis->incomplete = true;
+    }
+}
+
+bool simulated_redis_incomplete(void)
+{
+    return simulation->redis->incomplete;
 }
 
 void simulated_redis_flush(void)
 {
     lose("redis.flush");
+    simulation->redis->incomplete = false;
     simulation->redis->store.count = 0;
     if (simulation_below(2) == 0)
         simulation->redis->saved.count = 0;
@@ -166,10 +181,11 @@ void simulated_redis_flush(void)
 static struct key *live_key(const char *form, int64_t partition, int64_t user)
 {
     char name[TALLY_VIEW_KEY_BYTES];
-    const struct key *generation = find(TALLY_VIEW_GENERATION_KEY, strlen(TALLY_VIEW_GENERATION_KEY));
+    const struct key *generation =
+        find(TALLY_VIEW_GENERATION_KEY, strlen(TALLY_VIEW_GENERATION_KEY));
     const int64_t live = generation != NULL ? number(generation, "") : 0;
-    int length = snprintf(name, sizeof name, "tally:%" PRId64 ":{%" PRId64 "}:%s", live, partition,
-                          form);
+    int length =
+        snprintf(name, sizeof name, "tally:%" PRId64 ":{%" PRId64 "}:%s", live, partition, form);
     if (user > 0)
         length += snprintf(name + length, sizeof name - (size_t)length, "%" PRId64, user);
     return find(name, (size_t)length);
@@ -185,7 +201,8 @@ static void raise_epoch(struct key *position, int64_t raise)
 
 void simulated_redis_raise_epoch(void)
 {
-    struct key *position = live_key("position", (int64_t)simulation_below(SIMULATION_PARTITIONS), 0);
+    struct key *position =
+        live_key("position", (int64_t)simulation_below(SIMULATION_PARTITIONS), 0);
     if (position != NULL)
         raise_epoch(position, 1);
 }
@@ -199,7 +216,8 @@ static void check_user(const struct key *key, size_t user, int64_t version)
     (void)snprintf(name, sizeof name, "n%" PRId64, truth->profile);
     if (number(key, "v") != version)
         simulation_fail("user %" PRId64 " has version %" PRId64 " where the log up to the position "
-                        "says %" PRId64, id, number(key, "v"), version);
+                        "says %" PRId64,
+                        id, number(key, "v"), version);
     else if (number(key, "posts") != truth->posts || number(key, "comments") != truth->comments)
         simulation_fail("user %" PRId64 " version %" PRId64 " has %" PRId64 " posts and %" PRId64
                         " comments instead of %" PRId64 " and %" PRId64,
@@ -241,8 +259,9 @@ void simulated_redis_check(int32_t partition)
     }
     if (number(totals, "users") != users || number(totals, "posts") != posts ||
         number(totals, "comments") != comments)
-        simulation_fail("partition %d: the totals are %" PRId64 " users, %" PRId64 " posts, %" PRId64
-                        " comments instead of %" PRId64 ", %" PRId64 ", %" PRId64,
+        simulation_fail("partition %d: the totals are %" PRId64 " users, %" PRId64
+                        " posts, %" PRId64 " comments instead of %" PRId64 ", %" PRId64
+                        ", %" PRId64,
                         partition, number(totals, "users"), number(totals, "posts"),
                         number(totals, "comments"), users, posts, comments);
 }
@@ -386,8 +405,8 @@ static bool is_expected(const struct key *position, const struct call *call)
     const char *offset = value(position, "offset");
     if (simulation_planted(PLANT_ZOMBIE_NOT_FENCED) && position != NULL)
         return true;
-    return epoch != NULL && offset != NULL &&
-           is(&call->arguments[0], epoch) && is(&call->arguments[1], offset);
+    return epoch != NULL && offset != NULL && is(&call->arguments[0], epoch) &&
+           is(&call->arguments[1], offset);
 }
 
 static redisReply *apply(const struct simulated_argument *arguments, size_t count, bool *half)
@@ -398,8 +417,8 @@ static redisReply *apply(const struct simulated_argument *arguments, size_t coun
     const bool split = simulation_planted(PLANT_POSITION_BEFORE_DATA);
     if (!*half && !is_expected(position, &call)) {
         simulation->outcome.refused++;
-        simulation_note("redis.refused", to_number(&call.arguments[1]),
-                        number(position, "offset"), 0);
+        simulation_note("redis.refused", to_number(&call.arguments[1]), number(position, "offset"),
+                        0);
         redisReply *reply = reply_array(3);
         const char *epoch = value(position, "epoch");
         const char *offset = value(position, "offset");
@@ -451,9 +470,8 @@ static redisReply *create_position(const struct simulated_argument *arguments)
 
 static redisReply *claim_position(const struct simulated_argument *arguments)
 {
-    static const char *const fields[] = {"epoch",      "offset",      "until", "cluster",
-                                         "partitions", "event_at_ms", "users", "posts",
-                                         "comments"};
+    static const char *const fields[] = {"epoch",       "offset", "until", "cluster", "partitions",
+                                         "event_at_ms", "users",  "posts", "comments"};
     struct key *position = find(arguments[3].text, arguments[3].length);
     const struct key *totals = find(arguments[4].text, arguments[4].length);
     redisReply *reply = reply_array(2);
@@ -462,7 +480,8 @@ static redisReply *claim_position(const struct simulated_argument *arguments)
     reply->element[0] = reply_array(6);
     reply->element[1] = reply_array(3);
     for (size_t i = 0; i < 9; i++)
-        reply->element[i / 6]->element[i % 6] = reply_text(value(i < 6 ? position : totals, fields[i]));
+        reply->element[i / 6]->element[i % 6] =
+            reply_text(value(i < 6 ? position : totals, fields[i]));
     return reply;
 }
 

@@ -8,7 +8,8 @@ int64_t simulated_snapshot_xmin(const char *snapshot)
     return strtoll(snapshot, NULL, 10);
 }
 
-/* "xmin:xmax:xip,xip,…"; https://www.postgresql.org/docs/15/functions-info.html, Snapshot Components */
+/* "xmin:xmax:xip,xip,…"; https://www.postgresql.org/docs/15/functions-info.html, Snapshot
+ * Components */
 bool simulated_snapshot_visible(const char *snapshot, int64_t xid)
 {
     char *rest = NULL;

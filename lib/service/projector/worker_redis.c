@@ -114,7 +114,8 @@ static enum tally_status find_generation(struct tally_worker *worker, struct tal
 }
 
 /* A position that is missing means loss, unless the generation itself has just gone, or has just
- * been made by another projector whose positions were flushed meanwhile: it makes them again at once.
+ * been made by another projector whose positions were flushed meanwhile: it makes them again at
+ * once.
  */
 static enum tally_status confirm_missing(struct tally_worker *worker, struct tally_error *error)
 {
