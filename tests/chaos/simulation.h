@@ -210,8 +210,7 @@ void simulated_redis_close(void);
 void simulated_redis_save(void);
 /* Goes back to what was saved last. */
 void simulated_redis_restore(void);
-/* Whether that was saved between the beginning of a generation and its end, so that only a rebuild
- * can mend it. */
+/* Whether the live generation lacks a position since it began, so that only a rebuild mends it. */
 bool simulated_redis_incomplete(void);
 void simulated_redis_flush(void);
 /* Another writer, as repair is one. */

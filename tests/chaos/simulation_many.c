@@ -41,6 +41,8 @@ uint64_t simulation_many(const struct simulation_range *range, bool quiet, uint6
             .seed = seed, .steps = range->steps, .plant = range->plant};
         struct simulation_outcome one;
         simulation_run(&settings, &one);
+        if (one.failed && !quiet)
+            (void)fprintf(stderr, "\nseed %" PRIu64 " failed: %s\n", seed, one.reason);
         if (one.failed && failures++ == 0) {
             *failed = seed;
             *outcome = one;
