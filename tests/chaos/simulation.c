@@ -164,7 +164,8 @@ static void kill_process(struct simulation_process *process)
     } else {
         simulated_producers_orphan(process);
         simulated_postgres_break_sessions(process);
-        tally_relay_stop(&process->relay);
+        if (!tally_relay_stop(&process->relay))
+            simulation_fail("%s does not stop", process->name);
     }
     if (!process->ended)
         simulation_fail("%s does not end once all its calls fail", process->name);
@@ -215,13 +216,10 @@ static void disturb(void)
         simulated_connections_refuse((int64_t)simulation_below(500000));
     else if (dice < 88)
         simulated_redis_raise_epoch();
-    else if (dice < 97) {
+    else if (dice < 97)
         simulated_redis_restore();
-        if (simulation_below(2) == 0)
-            simulated_connections_break(NULL);
-    } else {
+    else
         simulated_redis_flush();
-    }
 }
 
 /* Lets one of the processes run that can. False where none can. */

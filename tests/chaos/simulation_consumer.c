@@ -13,7 +13,7 @@ struct tally_consumer {
     int32_t owned[SIMULATION_PARTITIONS];
     size_t owned_count;
     struct {
-        bool assigned, told_end;
+        bool assigned;
         int64_t next;
     } partitions[SIMULATION_PARTITIONS];
     struct tally_record_header headers[TALLY_EVENT_HEADER_COUNT]; /* of the last record */
@@ -142,9 +142,7 @@ static bool has_news(const void *context)
     if (consumer->joined && consumer->ownership != group.rebalances)
         return true;
     for (int i = 0; i < SIMULATION_PARTITIONS && !simulated_kafka_away(); i++) {
-        if (consumer->partitions[i].assigned &&
-            (!consumer->partitions[i].told_end ||
-             consumer->partitions[i].next < simulated_log_end(i)))
+        if (consumer->partitions[i].assigned && consumer->partitions[i].next < simulated_log_end(i))
             return true;
     }
     return false;
@@ -189,15 +187,7 @@ void tally_consumer_poll(struct tally_consumer *consumer, int timeout_ms,
         if (!consumer->partitions[partition].assigned)
             continue;
         if (consumer->partitions[partition].next < simulated_log_end(partition)) {
-            consumer->partitions[partition].told_end = false;
             deliver(consumer, partition, event);
-            return;
-        }
-        if (!consumer->partitions[partition].told_end) {
-            consumer->partitions[partition].told_end = true;
-            event->kind = TALLY_CONSUMED_END;
-            event->partition = partition;
-            event->offset = consumer->partitions[partition].next;
             return;
         }
     }

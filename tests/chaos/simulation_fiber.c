@@ -93,6 +93,7 @@ void simulation_wait(int64_t us, bool (*ready)(const void *), const void *contex
 int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
                           void *(*body)(void *), void *argument);
 int __wrap_pthread_join(pthread_t thread, void **result);
+int __wrap_pthread_timedjoin_np(pthread_t thread, void **result, const struct timespec *until);
 int __wrap_poll(struct pollfd *descriptors, nfds_t count, int timeout_ms);
 int __wrap_usleep(useconds_t us);
 int64_t __wrap_tally_clock_monotonic_us(void);
@@ -130,6 +131,12 @@ int __wrap_pthread_join(pthread_t thread, void **result)
     if (!process->ended)
         simulation_fiber_resume(process);
     return process->ended ? 0 : -1;
+}
+
+int __wrap_pthread_timedjoin_np(pthread_t thread, void **result, const struct timespec *until)
+{
+    (void)until;
+    return __wrap_pthread_join(thread, result);
 }
 
 static bool woken(const void *context)

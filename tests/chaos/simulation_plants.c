@@ -54,8 +54,8 @@ uint64_t __real_tally_flight_depart(struct tally_flight *flight, struct tally_re
                                     int64_t events, int64_t oldest_at_us);
 uint64_t __wrap_tally_flight_depart(struct tally_flight *flight, struct tally_relay_position *after,
                                     int64_t events, int64_t oldest_at_us);
-void __real_tally_flight_arrive(struct tally_flight *flight, uint64_t number, bool acknowledged);
-void __wrap_tally_flight_arrive(struct tally_flight *flight, uint64_t number, bool acknowledged);
+bool __real_tally_flight_arrive(struct tally_flight *flight, uint64_t number, bool acknowledged);
+bool __wrap_tally_flight_arrive(struct tally_flight *flight, uint64_t number, bool acknowledged);
 
 enum tally_fold_result __wrap_tally_fold(struct tally_user_state *state,
                                          const struct tally_event *event,
@@ -80,8 +80,8 @@ uint64_t __wrap_tally_flight_depart(struct tally_flight *flight, struct tally_re
         flight, after, simulation_planted(PLANT_RELAY_BEFORE_ACK) ? 0 : events, oldest_at_us);
 }
 
-void __wrap_tally_flight_arrive(struct tally_flight *flight, uint64_t number, bool acknowledged)
+bool __wrap_tally_flight_arrive(struct tally_flight *flight, uint64_t number, bool acknowledged)
 {
-    if (!simulation_planted(PLANT_RELAY_BEFORE_ACK))
-        __real_tally_flight_arrive(flight, number, acknowledged);
+    return !simulation_planted(PLANT_RELAY_BEFORE_ACK) &&
+           __real_tally_flight_arrive(flight, number, acknowledged);
 }

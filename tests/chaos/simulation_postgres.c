@@ -192,9 +192,6 @@ static void end_silent_leaders(void)
             continue;
         session->broken = true;
         session->leads = false;
-        if (session->in_transaction)
-            simulation->postgres->position = session->before;
-        session->in_transaction = false;
         simulation_note("pg.leader_silent", 0, 0, 0);
     }
 }
@@ -228,11 +225,8 @@ void simulated_postgres_settle(void)
 
 static void break_session(struct session *session)
 {
-    if (session->in_transaction)
-        simulation->postgres->position = session->before;
     session->broken = true;
     session->leads = false;
-    session->in_transaction = false;
 }
 
 void simulated_postgres_break_sessions(const struct simulation_process *process)

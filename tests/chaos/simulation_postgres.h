@@ -49,9 +49,8 @@ struct position_row {
 struct session {
     const struct simulation_process *process;
     struct session *next;
-    bool broken, leads, in_transaction;
+    bool broken, leads;
     int64_t spoke_us;
-    struct position_row before; /* what a rollback brings back */
 };
 
 struct simulated_postgres {

@@ -107,6 +107,7 @@ void simulated_key_unset(struct key *key, const struct simulated_argument *name)
 void simulated_redis_save(void)
 {
     simulation->redis->saved = simulation->redis->store;
+    simulation->redis->flushed = false;
 }
 
 static void lose(const char *what)
@@ -132,7 +133,13 @@ void simulated_redis_judge_generation(void)
 void simulated_redis_restore(void)
 {
     lose("redis.back");
+    /* Back to later than a flush only by a restart, which no connection outlives. What was read in
+     * between would else be believed: a user who is not there, at a position that is there again.
+     */
+    if (simulation->redis->flushed || simulation_below(2) == 0)
+        simulated_connections_break(NULL);
     simulation->redis->store = simulation->redis->saved;
+    simulation->redis->flushed = false;
     simulated_redis_judge_generation();
 }
 
@@ -145,6 +152,7 @@ void simulated_redis_flush(void)
 {
     lose("redis.flush");
     simulation->redis->incomplete = false;
+    simulation->redis->flushed = true;
     simulation->redis->store.count = 0;
     if (simulation_below(2) == 0)
         simulation->redis->saved.count = 0;

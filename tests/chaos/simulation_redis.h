@@ -28,6 +28,7 @@ struct store {
 struct simulated_redis {
     struct store store, saved;
     int64_t seen[SIMULATION_USERS]; /* versions that readers may have seen since the last loss */
+    bool flushed;                   /* since it was saved */
     bool incomplete;                /* the live generation was begun without all positions */
 };
 

@@ -48,8 +48,6 @@ void __wrap_PQfinish(PGconn *connection)
         link = &(*link)->next;
     if (*link == NULL)
         return;
-    if ((*link)->in_transaction && !(*link)->broken)
-        simulation->postgres->position = (*link)->before;
     *link = (*link)->next;
     free(session_of(connection));
 }
@@ -213,12 +211,10 @@ static PGresult *try_lock(struct session *asking)
     return rows;
 }
 
-static PGresult *elect(struct session *session)
+static PGresult *elect(void)
 {
     struct position_row *row = &simulation->postgres->position;
     PGresult *rows = table(5);
-    session->before = *row;
-    session->in_transaction = true;
     row->epoch++;
     put_number(rows, 0, 0, row->epoch);
     put_number(rows, 0, 1, 1);
@@ -255,14 +251,12 @@ static PGresult *perform(struct session *session, const char *sql, const char *c
     if (begins(sql, "select pg_try_advisory_lock"))
         return try_lock(session);
     if (begins(sql, "update relay_position set epoch"))
-        return elect(session);
+        return elect();
     if (begins(sql, "select system_identifier") || begins(sql, "select 1"))
         return one_number(1);
     if (begins(sql, "save"))
         save(values);
-    else if (begins(sql, "commit"))
-        session->in_transaction = false;
-    else if (!begins(sql, "set ") && !begins(sql, "begin"))
+    else if (!begins(sql, "set "))
         simulation_fail("a statement the simulation does not know: %.60s", sql);
     return NULL;
 }
