@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { POSITION_FIELDS = 6, TOTALS_FIELDS = 3, USER_FIELDS = 6 };
+enum { POSITION_FIELDS = 7, TOTALS_FIELDS = 3, USER_FIELDS = 6 };
 
 /* A decimal number of 0 or more; false for anything else. */
 static bool read_number(const redisReply *reply, int64_t *number)
@@ -58,6 +58,16 @@ enum tally_status tally_generation_read(struct tally_redis *redis, int64_t *gene
     return status;
 }
 
+/* The time of a mark for this very offset; 0 where there is none. */
+static int64_t read_mark(const redisReply *reply, int64_t offset)
+{
+    if (reply->type != REDIS_REPLY_STRING)
+        return 0;
+    char *end = NULL;
+    const long long at = strtoll(reply->str, &end, 10);
+    return *end == ':' && at == offset ? strtoll(end + 1, NULL, 10) : 0;
+}
+
 static bool parse_position(const redisReply *reply, struct tally_position *position)
 {
     *position = (struct tally_position){0};
@@ -74,6 +84,7 @@ static bool parse_position(const redisReply *reply, struct tally_position *posit
         !read_optional(reply->element[5], &position->event_at_ms) ||
         cluster->type != REDIS_REPLY_STRING || cluster->len >= sizeof position->cluster)
         return false;
+    position->mark_ms = read_mark(reply->element[6], position->offset);
     memcpy(position->cluster, cluster->str, cluster->len);
     position->partitions = (int32_t)partitions;
     position->present = true;
@@ -96,7 +107,8 @@ static enum tally_status append_position_read(struct tally_redis *redis, int64_t
         tally_redis_append(redis, error,
                            "HMGET %s " TALLY_VIEW_POSITION_EPOCH " " TALLY_VIEW_POSITION_OFFSET
                            " " TALLY_VIEW_POSITION_UNTIL " " TALLY_VIEW_POSITION_CLUSTER
-                           " " TALLY_VIEW_POSITION_PARTITIONS " " TALLY_VIEW_POSITION_EVENT_AT,
+                           " " TALLY_VIEW_POSITION_PARTITIONS " " TALLY_VIEW_POSITION_EVENT_AT
+                           " " TALLY_VIEW_POSITION_MARK,
                            key);
     if (status != TALLY_OK)
         return status;
@@ -130,6 +142,41 @@ enum tally_status tally_position_read(struct tally_redis *redis, int64_t generat
             freeReplyObject(position);
         if (totals != NULL)
             freeReplyObject(totals);
+    }
+    return status != TALLY_OK ? status : found;
+}
+
+static enum tally_status append_claim(struct tally_redis *redis, int64_t generation,
+                                      int32_t partition, int64_t raise, struct tally_error *error)
+{
+    char position[TALLY_VIEW_KEY_BYTES];
+    char totals[TALLY_VIEW_KEY_BYTES];
+    tally_view_position_key(position, generation, partition);
+    tally_view_totals_key(totals, generation, partition);
+    return tally_redis_append(redis, error, "EVAL %s 2 %s %s %lld", tally_script_claim_position,
+                              position, totals, (long long)raise);
+}
+
+enum tally_status tally_position_claim(struct tally_redis *redis, int64_t generation,
+                                       const int32_t *partitions, size_t count, int64_t raise,
+                                       struct tally_position *positions, struct tally_error *error)
+{
+    enum tally_status status = TALLY_OK;
+    for (size_t i = 0; i < count && status == TALLY_OK; i++)
+        status = append_claim(redis, generation, partitions[i], raise, error);
+    enum tally_status found = TALLY_OK;
+    for (size_t i = 0; i < count && status == TALLY_OK; i++) {
+        redisReply *reply = NULL;
+        status = tally_redis_receive(redis, &reply, error);
+        if (status != TALLY_OK)
+            break;
+        if (!is_array(reply, 2))
+            found = fail_reply(reply, "claim", error);
+        else if (!parse_position(reply->element[0], &positions[i]))
+            found = fail_reply(reply->element[0], "position", error);
+        else if (!parse_totals(reply->element[1], &positions[i].totals))
+            found = fail_reply(reply->element[1], "totals", error);
+        freeReplyObject(reply);
     }
     return status != TALLY_OK ? status : found;
 }
@@ -201,7 +248,9 @@ enum tally_status tally_generation_create(struct tally_redis *redis,
         status = receive_all(redis, generation->partitions, error);
     if (status == TALLY_OK)
         status = tally_generation_read(redis, live, error);
-    if (status == TALLY_OK && *live != generation->number)
+    /* Where none is live, the keys were flushed, and another writer may be about to make this very
+     * number live: whoever begins in the same second takes the same one. */
+    if (status == TALLY_OK && *live != 0 && *live != generation->number)
         status = remove_positions(redis, generation, error);
     return status;
 }

@@ -16,6 +16,7 @@ struct tally_position {
     int64_t offset;
     int64_t until;
     int64_t event_at_ms;
+    int64_t mark_ms; /* Kafka's time of the record before `offset`; 0: not known */
     char cluster[TALLY_POSITION_CLUSTER_BYTES];
     int32_t partitions;
     struct tally_totals totals;
@@ -31,6 +32,15 @@ enum tally_status tally_position_read(struct tally_redis *redis, int64_t generat
                                       const int32_t *partitions, size_t count,
                                       struct tally_position *positions,
                                       struct tally_error *error) TALLY_MUST_CHECK;
+
+/* Reads them likewise, each at the moment at which the caller becomes its only writer: the
+ * epochs are raised, so that calls of any other are refused, those on their way among them. `raise`
+ * > 0 is added to the epochs: random below 2^32, so that no two writers meet with the same even
+ * where Redis went back in time. */
+enum tally_status tally_position_claim(struct tally_redis *redis, int64_t generation,
+                                       const int32_t *partitions, size_t count, int64_t raise,
+                                       struct tally_position *positions,
+                                       struct tally_error *error) TALLY_MUST_CHECK;
 
 /* A generation to be built from the beginning of a log that is whole. */
 struct tally_generation {

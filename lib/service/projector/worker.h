@@ -46,6 +46,7 @@ struct tally_worker {
     int64_t topic_missing_us; /* monotonic, since when; 0: it is there */
     bool joined;
     int64_t owned_ms; /* wall clock of the last change of ownership */
+    bool paused;      /* by an operator: nothing is fetched, the group's membership is kept */
 
     struct tally_redis_url url;
     struct tally_redis *redis; /* NULL: not connected */
@@ -57,7 +58,9 @@ struct tally_worker {
     struct tally_model *model;
     struct tally_watch *watches; /* owned, one for each partition */
     int64_t last_generation;     /* highest number seen, so that a new one differs */
-    bool reassign;               /* the assignment does not match the model */
+    int64_t
+        position_missing_us; /* monotonic, since when the generation lacks one; 0: it does not */
+    bool reassign;           /* the assignment does not match the model */
     struct tally_flight flights[TALLY_WORKER_ROUNDS];
     size_t current; /* the flight to be filled next; the other one is older */
     struct tally_round pulse;
@@ -88,6 +91,10 @@ void tally_worker_fail(struct tally_worker *worker, const struct tally_error *er
 void tally_worker_connect(struct tally_worker *worker);
 /* Closes the connection: what is in flight is forgotten, every partition lost. */
 void tally_worker_disconnect(struct tally_worker *worker, const struct tally_error *error);
+/* Reads whether the projectors are paused, and stops or starts fetching accordingly. No round may
+ * be half filled. */
+enum tally_status tally_worker_read_pause(struct tally_worker *worker,
+                                          struct tally_error *error) TALLY_MUST_CHECK;
 /* Reads the positions of lost partitions and starts reading from there. Nothing may be in flight,
  * no round half filled. */
 void tally_worker_resync(struct tally_worker *worker);

@@ -139,7 +139,9 @@ class Stack:
         for process in [*self.services, self.redis]:
             process.resume()
             process.kill()
-        self.server_sql(f"DROP DATABASE IF EXISTS {self.database} WITH (FORCE)")
+        # Refused while PostgreSQL's own vacuum is in it.
+        until("the database is dropped",
+              lambda: self.server_sql(f"DROP DATABASE IF EXISTS {self.database} WITH (FORCE)") is not None)
         Stack.living.remove(self)
 
     def logs(self):
