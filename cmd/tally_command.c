@@ -24,7 +24,7 @@ static bool check_relay(void *context, char reason[TALLY_HEALTH_REASON_BYTES])
     const char *state;
     tally_relay_state(((struct program *)context)->relay, &state, reason,
                       TALLY_HEALTH_REASON_BYTES);
-    return reason[0] == '\0';
+    return reason[0] == '\0' && tally_relay_pause_note(((struct program *)context)->relay, reason);
 }
 
 /* Every write has its answer. The relay publishes the last of them when it is stopped. */

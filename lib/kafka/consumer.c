@@ -1,9 +1,13 @@
 #include "kafka/consumer.h"
 
+#include "core/clock.h"
+
 #include <librdkafka/rdkafka.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { PEEK_POLL_MS = 100 };
 
 struct tally_consumer {
     rd_kafka_t *handle;
@@ -246,6 +250,13 @@ static enum tally_consumed failure_kind(rd_kafka_t *handle, rd_kafka_resp_err_t 
     }
 }
 
+static int64_t timestamp_of(const rd_kafka_message_t *message)
+{
+    rd_kafka_timestamp_type_t kind;
+    const int64_t timestamp_ms = rd_kafka_message_timestamp(message, &kind);
+    return kind == RD_KAFKA_TIMESTAMP_NOT_AVAILABLE || timestamp_ms < 0 ? 0 : timestamp_ms;
+}
+
 static void tell_message(struct tally_consumer *consumer, rd_kafka_message_t *message,
                          struct tally_consumer_event *event)
 {
@@ -260,6 +271,7 @@ static void tell_message(struct tally_consumer *consumer, rd_kafka_message_t *me
             .key_length = message->key_len,
             .value = message->payload,
             .value_length = message->len,
+            .timestamp_ms = timestamp_of(message),
             .handle = message,
         };
         return;
@@ -347,6 +359,41 @@ enum tally_status tally_consumer_assign(struct tally_consumer *consumer,
     if (failure != RD_KAFKA_RESP_ERR_NO_ERROR)
         return tally_fail(error, TALLY_IO, "assign: %s", rd_kafka_err2str(failure));
     return TALLY_OK;
+}
+
+enum tally_status tally_consumer_peek(struct tally_consumer *consumer,
+                                      const struct tally_consumer_start *starts, size_t count,
+                                      int timeout_ms, int64_t *timestamps_ms,
+                                      struct tally_error *error)
+{
+    const int64_t due_us = tally_clock_monotonic_us() + (int64_t)timeout_ms * 1000;
+    size_t missing = count;
+    for (size_t i = 0; i < count; i++)
+        timestamps_ms[i] = -1;
+    enum tally_status status =
+        count > 0 ? tally_consumer_assign(consumer, starts, count, error) : TALLY_OK;
+    while (status == TALLY_OK && missing > 0 && tally_clock_monotonic_us() < due_us) {
+        rd_kafka_message_t *message = rd_kafka_consumer_poll(consumer->handle, PEEK_POLL_MS);
+        if (message == NULL)
+            continue;
+        const bool gone = failure_kind(consumer->handle, message->err) == TALLY_CONSUMED_LOG_LOST;
+        for (size_t i = 0; i < count; i++) {
+            if (timestamps_ms[i] != -1 || starts[i].partition != message->partition ||
+                (message->err != RD_KAFKA_RESP_ERR_NO_ERROR && !gone))
+                continue;
+            timestamps_ms[i] =
+                gone || message->offset != starts[i].offset ? 0 : timestamp_of(message);
+            missing--;
+        }
+        rd_kafka_message_destroy(message);
+    }
+    if (count > 0)
+        (void)rd_kafka_assign(consumer->handle, NULL);
+    if (status == TALLY_OK && missing > 0)
+        status = tally_fail(error, TALLY_UNAVAILABLE,
+                            "Kafka has not sent %zu of %zu records within %d ms", missing, count,
+                            timeout_ms);
+    return status;
 }
 
 void tally_consumer_store(struct tally_consumer *consumer, int32_t partition, int64_t next)

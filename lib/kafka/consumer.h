@@ -86,7 +86,8 @@ struct tally_record {
     size_t key_length;
     const char *value; /* NULL: a tombstone */
     size_t value_length;
-    void *handle; /* librdkafka's message, owned; NULL: none, the headers are these */
+    int64_t timestamp_ms; /* Kafka's; 0: none */
+    void *handle;         /* librdkafka's message, owned; NULL: none, the headers are these */
     const struct tally_record_header *headers;
     size_t header_count;
 };
@@ -124,6 +125,13 @@ struct tally_consumer_start {
 enum tally_status tally_consumer_assign(struct tally_consumer *consumer,
                                         const struct tally_consumer_start *starts, size_t count,
                                         struct tally_error *error) TALLY_MUST_CHECK;
+/* Reads the record at each of these starts, for a consumer that never joins: `timestamps_ms`
+ * receives Kafka's time of each, 0 where that very offset holds none. Every start must lie between
+ * the watermarks. Ends with nothing assigned. UNAVAILABLE: not all came within `timeout_ms`. */
+enum tally_status tally_consumer_peek(struct tally_consumer *consumer,
+                                      const struct tally_consumer_start *starts, size_t count,
+                                      int timeout_ms, int64_t *timestamps_ms,
+                                      struct tally_error *error) TALLY_MUST_CHECK;
 /* Lets the next commit (every five seconds, and at the close) say that the offsets before `next`
  * are done. */
 void tally_consumer_store(struct tally_consumer *consumer, int32_t partition, int64_t next);

@@ -63,6 +63,25 @@ static const char at_sql[] =
                                                 " from asked a join users u on u.id = a.id left "
                                                 "join later l on l.user_id = a.id";
 
+static const char timeline_sql[] = "select (current_batch_context()).timeline";
+
+static const char stream_begin_sql[] =
+    "begin isolation level repeatable read read only; set local cursor_tuple_fraction = 1;"
+    " set local statement_timeout = 0";
+
+/* No index scan a user here: at millions of users one pass over each table is far cheaper. */
+static const char stream_sql[] =
+    "declare users_of_snapshot no scroll cursor for"
+    " select u.id, u.version, u.deleted_at is not null, u.name, u.email, u.avatar,"
+    "  coalesce(p.posts, 0), coalesce(c.comments, 0), 0, 0, 0, false"
+    " from users u"
+    " left join (select author_id, count(*) as posts from posts"
+    "  where deleted_at is null and author_id > %" PRId64 " group by author_id) p"
+    "  on p.author_id = u.id"
+    " left join (select author_id, count(*) as comments from comments"
+    "  where author_id > %" PRId64 " group by author_id) c on c.author_id = u.id"
+    " where u.id > %" PRId64 " order by u.id";
+
 static const char absent_sql[] = "select id from unnest($1::bigint[]) as asked (id)"
                                  " where not exists (select from users u where u.id = asked.id)";
 
@@ -180,6 +199,57 @@ enum tally_status tally_recount_absent(PGconn *connection, int64_t *ids, size_t 
     tally_recount_clear(&rows);
     tally_buffer_release(&array);
     return status;
+}
+
+enum tally_status tally_recount_timeline(PGconn *connection, int32_t *timeline,
+                                         struct tally_error *error)
+{
+    PGresult *rows = NULL;
+    enum tally_status status =
+        tally_pg_exec(connection, timeline_sql, 0, NULL, PGRES_TUPLES_OK, &rows, error);
+    if (status == TALLY_OK)
+        *timeline = (int32_t)number(rows, 0, 0);
+    PQclear(rows);
+    return status;
+}
+
+enum tally_status tally_recount_stream_begin(PGconn *connection, int64_t after_id, int64_t *users,
+                                             struct tally_error *error)
+{
+    char sql[sizeof stream_sql + 64];
+    PGresult *rows = NULL;
+    enum tally_status status =
+        tally_pg_exec(connection, stream_begin_sql, 0, NULL, PGRES_COMMAND_OK, NULL, error);
+    if (status != TALLY_OK)
+        return status;
+    /* The first statement takes the snapshot. */
+    (void)snprintf(sql, sizeof sql, "select count(*) from users where id > %" PRId64, after_id);
+    status = tally_pg_exec(connection, sql, 0, NULL, PGRES_TUPLES_OK, &rows, error);
+    if (status != TALLY_OK)
+        return status;
+    *users = number(rows, 0, 0);
+    PQclear(rows);
+    (void)snprintf(sql, sizeof sql, stream_sql, after_id, after_id, after_id);
+    return tally_pg_exec(connection, sql, 0, NULL, PGRES_COMMAND_OK, NULL, error);
+}
+
+enum tally_status tally_recount_stream_next(PGconn *connection, int limit,
+                                            struct tally_recount_rows *rows,
+                                            struct tally_error *error)
+{
+    char sql[80];
+    *rows = (struct tally_recount_rows){0};
+    (void)snprintf(sql, sizeof sql, "fetch %d from users_of_snapshot", limit);
+    enum tally_status status =
+        tally_pg_exec(connection, sql, 0, NULL, PGRES_TUPLES_OK, &rows->rows, error);
+    if (status == TALLY_OK)
+        rows->count = PQntuples(rows->rows);
+    return status;
+}
+
+void tally_recount_stream_end(PGconn *connection)
+{
+    PQclear(PQexec(connection, "rollback"));
 }
 
 /* Bernoulli sampling reads the table once and favours no part of it. */

@@ -85,11 +85,16 @@ static const char save_sql[] =
     "update relay_position set snapshot = $1::pg_snapshot, target = $2::pg_snapshot,"
     " reached_seq = $3::bigint, saved_at = clock_timestamp() where only_row and epoch = $4::bigint";
 
+static const char attend_sql[] =
+    "select epoch, to_char(paused_at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),"
+    " pause_reason from relay_position where only_row";
+
 /* What runs many times a second, planned once. */
 static const struct {
     const char *name;
     const char *sql;
-} prepared[] = {{"poll", poll_sql}, {"piece", piece_sql}, {"save", save_sql}};
+} prepared[] = {
+    {"poll", poll_sql}, {"piece", piece_sql}, {"save", save_sql}, {"attend", attend_sql}};
 
 void tally_relay_position_clear(struct tally_relay_position *position)
 {
@@ -385,11 +390,26 @@ enum tally_status tally_relay_reader_save(struct tally_relay_reader *reader,
     return status;
 }
 
-enum tally_status tally_relay_reader_ping(struct tally_relay_reader *reader,
-                                          struct tally_error *error)
+enum tally_status tally_relay_reader_attend(struct tally_relay_reader *reader,
+                                            struct tally_relay_orders *orders,
+                                            struct tally_error *error)
 {
     PGresult *rows = NULL;
-    enum tally_status status = query(reader, "select 1", 0, NULL, &rows, error);
+    int64_t epoch = 0;
+    enum tally_status status = tally_pg_exec_prepared(reader->connection, "attend", 0, NULL,
+                                                      PGRES_TUPLES_OK, &rows, error);
+    if (status == TALLY_OK && (PQntuples(rows) != 1 || !cell_number(rows, 0, 0, &epoch)))
+        status = tally_fail(error, TALLY_PROTOCOL, "relay_position does not hold one row");
+    if (status == TALLY_OK && epoch != reader->epoch)
+        status =
+            tally_fail(error, TALLY_FENCED,
+                       "the position is of epoch %" PRId64 ", and this relay led epoch %" PRId64,
+                       epoch, reader->epoch);
+    if (status == TALLY_OK) {
+        *orders = (struct tally_relay_orders){.paused = !PQgetisnull(rows, 0, 1)};
+        (void)snprintf(orders->since, sizeof orders->since, "%s", PQgetvalue(rows, 0, 1));
+        (void)snprintf(orders->reason, sizeof orders->reason, "%s", PQgetvalue(rows, 0, 2));
+    }
     PQclear(rows);
     return status;
 }

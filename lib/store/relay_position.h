@@ -85,8 +85,18 @@ enum tally_status tally_relay_reader_next(struct tally_relay_reader *reader,
 enum tally_status tally_relay_reader_save(struct tally_relay_reader *reader,
                                           const struct tally_relay_position *position,
                                           struct tally_error *error) TALLY_MUST_CHECK;
-/* Keeps the session alive while there is nothing to read or save. */
-enum tally_status tally_relay_reader_ping(struct tally_relay_reader *reader,
-                                          struct tally_error *error) TALLY_MUST_CHECK;
+/* What an operator wants of the relay (store/relay_control.h). */
+#define TALLY_PAUSE_REASON_MOST 200
+struct tally_relay_orders {
+    bool paused;
+    char since[24]; /* RFC 3339; "" where it is not paused */
+    char reason[4 * TALLY_PAUSE_REASON_MOST + 1];
+};
+
+/* Reads them, and keeps the session alive while there is nothing to read or save. FENCED: another
+ * leader was elected since, or the position was moved back for a refill. */
+enum tally_status tally_relay_reader_attend(struct tally_relay_reader *reader,
+                                            struct tally_relay_orders *orders,
+                                            struct tally_error *error) TALLY_MUST_CHECK;
 
 #endif

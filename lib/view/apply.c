@@ -1,7 +1,7 @@
 #include "view/apply.h"
 
-#include "core/id.h"
 #include "redis/command.h"
+#include "view/record.h"
 
 #include <string.h>
 
@@ -30,83 +30,31 @@ void tally_apply_encoder_release(struct tally_apply_encoder *encoder)
     tally_buffer_release(&encoder->record_values);
 }
 
-static void put_number(struct tally_buffer *out, int64_t number)
-{
-    char text[TALLY_ID_TEXT_BYTES];
-    tally_redis_part(out, text, tally_id_format(number, text));
-}
-
 static void put_optional(struct tally_buffer *out, bool present, int64_t number)
 {
     if (present)
-        put_number(out, number);
+        tally_record_put_number(out, number);
     else
         tally_redis_part(out, "", 0);
-}
-
-/* One name and value of a hash; `text` NULL: the number. */
-struct field {
-    const char *name;
-    const char *text;
-    int64_t number;
-};
-
-enum { RECORD_FIELDS_MOST = 9 };
-
-/* Fills what is set of a whole record; returns how many. Of a user of whom nothing was applied only
- * the flag is written, so that no reader takes it for a user with no posts. */
-static size_t list_fields(const struct tally_apply_user *user,
-                          struct field fields[RECORD_FIELDS_MOST])
-{
-    const struct tally_user_state *state = user->state;
-    size_t count = 0;
-    if (state->version > 0) {
-        fields[count++] = (struct field){TALLY_VIEW_USER_VERSION, NULL, state->version};
-        fields[count++] = (struct field){TALLY_VIEW_USER_TIMELINE, NULL, state->timeline};
-    }
-    if (state->version > 0 && !state->deleted) {
-        fields[count++] = (struct field){TALLY_VIEW_USER_POSTS, NULL, state->posts};
-        fields[count++] = (struct field){TALLY_VIEW_USER_COMMENTS, NULL, state->comments};
-    }
-    if (state->deleted)
-        fields[count++] = (struct field){TALLY_VIEW_USER_DELETED, NULL, 1};
-    if (state->flagged)
-        fields[count++] = (struct field){TALLY_VIEW_USER_FLAGGED, NULL, 1};
-    if (!state->deleted && (user->parts & TALLY_APPLY_PROFILE) != 0) {
-        fields[count++] = (struct field){TALLY_VIEW_USER_NAME, user->profile->name, 0};
-        fields[count++] = (struct field){TALLY_VIEW_USER_EMAIL, user->profile->email, 0};
-        if (user->profile->avatar != NULL)
-            fields[count++] = (struct field){TALLY_VIEW_USER_AVATAR, user->profile->avatar, 0};
-    }
-    return count;
 }
 
 /* Puts a whole record; returns the number of arguments. */
 static size_t put_record(struct tally_buffer *out, const struct tally_apply_user *user)
 {
-    struct field fields[RECORD_FIELDS_MOST];
-    const size_t count = list_fields(user, fields);
-    put_number(out, (int64_t)(2 * count));
-    for (size_t i = 0; i < count; i++) {
-        tally_redis_part_text(out, fields[i].name);
-        if (fields[i].text != NULL)
-            tally_redis_part_text(out, fields[i].text);
-        else
-            put_number(out, fields[i].number);
-    }
+    const size_t count = tally_record_put(out, user);
     size_t removed = 0;
     if (user->state->deleted) {
-        put_number(out, PERSONAL_FIELD_COUNT);
+        tally_record_put_number(out, PERSONAL_FIELD_COUNT);
         for (; removed < PERSONAL_FIELD_COUNT; removed++)
             tally_redis_part_text(out, personal_fields[removed]);
     } else if ((user->parts & TALLY_APPLY_PROFILE) != 0 && user->profile->avatar == NULL) {
-        put_number(out, 1);
+        tally_record_put_number(out, 1);
         tally_redis_part_text(out, TALLY_VIEW_USER_AVATAR);
         removed = 1;
     } else {
-        put_number(out, 0);
+        tally_record_put_number(out, 0);
     }
-    return 1 + 2 * count + 1 + removed;
+    return count + 1 + removed;
 }
 
 /* What the four buffers of the encoder hold. */
@@ -131,9 +79,9 @@ static struct sections put_users(struct tally_apply_encoder *encoder,
             tally_view_user_key(key, apply->generation, apply->partition, user->user_id);
         if (user->parts == TALLY_APPLY_COUNTS) {
             tally_redis_part(&encoder->count_keys, key, length);
-            put_number(&encoder->count_values, user->state->version);
-            put_number(&encoder->count_values, user->state->posts);
-            put_number(&encoder->count_values, user->state->comments);
+            tally_record_put_number(&encoder->count_values, user->state->version);
+            tally_record_put_number(&encoder->count_values, user->state->posts);
+            tally_record_put_number(&encoder->count_values, user->state->comments);
             sections.counts++;
         } else {
             tally_redis_part(&encoder->record_keys, key, length);
@@ -154,12 +102,12 @@ static size_t day_size(const struct tally_apply *apply, size_t day)
 
 static void put_days(const struct tally_apply *apply, struct tally_buffer *out)
 {
-    put_number(out, (int64_t)apply->day_count);
+    tally_record_put_number(out, (int64_t)apply->day_count);
     for (size_t day = 0; day < apply->day_count; day++) {
-        put_number(out, (int64_t)day_size(apply, day));
+        tally_record_put_number(out, (int64_t)day_size(apply, day));
         for (size_t i = 0; i < apply->user_count; i++) {
             if (apply->users[i].day == (int8_t)day)
-                put_number(out, apply->users[i].user_id);
+                tally_record_put_number(out, apply->users[i].user_id);
         }
     }
 }
@@ -189,15 +137,15 @@ enum { FIXED_KEYS = 2, FIXED_ARGUMENTS = 9 };
 
 static void put_fixed_arguments(const struct tally_apply *apply, struct tally_buffer *out)
 {
-    put_number(out, apply->epoch);
-    put_number(out, apply->from_offset);
-    put_number(out, apply->to_offset);
+    tally_record_put_number(out, apply->epoch);
+    tally_record_put_number(out, apply->from_offset);
+    tally_record_put_number(out, apply->to_offset);
     put_optional(out, apply->event_at_ms >= 0, apply->event_at_ms);
     put_optional(out, apply->fresh_at_ms >= 0, apply->fresh_at_ms);
     put_optional(out, apply->totals_changed, apply->totals.users);
-    put_number(out, apply->totals.posts);
-    put_number(out, apply->totals.comments);
-    put_number(out, (int64_t)TALLY_VIEW_ACTIVE_DAYS * SECONDS_OF_DAY);
+    tally_record_put_number(out, apply->totals.posts);
+    tally_record_put_number(out, apply->totals.comments);
+    tally_record_put_number(out, (int64_t)TALLY_VIEW_ACTIVE_DAYS * SECONDS_OF_DAY);
 }
 
 enum tally_status tally_apply_encode(struct tally_apply_encoder *encoder,
@@ -207,20 +155,21 @@ enum tally_status tally_apply_encode(struct tally_apply_encoder *encoder,
     const struct sections sections = put_users(encoder, apply);
     const size_t keys = FIXED_KEYS + apply->day_count + sections.counts + sections.records;
     const size_t arguments = FIXED_ARGUMENTS + count_days(apply) + 1 + 3 * sections.counts + 1 +
-                             sections.record_arguments;
+                             sections.record_arguments + 1;
     tally_redis_command(out, 3 + keys + arguments);
     tally_redis_part_text(out, "EVALSHA");
     tally_redis_part_text(out, encoder->sha);
-    put_number(out, (int64_t)keys);
+    tally_record_put_number(out, (int64_t)keys);
     put_fixed_keys(apply, out);
     tally_buffer_append(out, encoder->count_keys.data, encoder->count_keys.length);
     tally_buffer_append(out, encoder->record_keys.data, encoder->record_keys.length);
     put_fixed_arguments(apply, out);
     put_days(apply, out);
-    put_number(out, (int64_t)sections.counts);
+    tally_record_put_number(out, (int64_t)sections.counts);
     tally_buffer_append(out, encoder->count_values.data, encoder->count_values.length);
-    put_number(out, (int64_t)sections.records);
+    tally_record_put_number(out, (int64_t)sections.records);
     tally_buffer_append(out, encoder->record_values.data, encoder->record_values.length);
+    put_optional(out, apply->mark_ms > 0, apply->mark_ms);
     if (out->failed || encoder->count_keys.failed || encoder->count_values.failed ||
         encoder->record_keys.failed || encoder->record_values.failed)
         return tally_fail(error, TALLY_NO_MEMORY, "apply call of %zu users", apply->user_count);

@@ -47,6 +47,7 @@ struct tally_apply {
     int64_t to_offset;
     int64_t event_at_ms; /* -1: leave */
     int64_t fresh_at_ms; /* -1: leave */
+    int64_t mark_ms;     /* Kafka's time of the record before to_offset; 0: not known */
     struct tally_totals totals;
     bool totals_changed;
     const struct tally_apply_user *users; /* distinct */

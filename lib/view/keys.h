@@ -6,6 +6,11 @@
  *     tally:<g>:{<p>}:position        HASH      fields TALLY_VIEW_POSITION_*
  *     tally:<g>:{<p>}:totals          HASH      users, posts, comments of the partition
  *     tally:<g>:{<p>}:active:<day>    HyperLogLog of the users with events on that UTC day
+ *     tally:projector:pause           HASH      at_ms, reason; projectors wait while it is there
+ *     tally:<g>:rebuild       HASH    how a generation that is not live yet is being built
+ *     {tally:generation}:lease        who may switch, build or drop generations, for a few seconds
+ *     {tally:generation}:seal         generation whose projectors wait: it is about to be replaced
+ *     {tally:generation}:others HASH  generations that are there but not live, and why they are
  *
  * `{<p>}` is the hash tag (https://redis.io/docs/reference/cluster-spec/#hash-tags): all keys of a
  * partition share one slot, so that one script can compare the position and write the users.
@@ -20,6 +25,11 @@
 #include <stdint.h>
 
 #define TALLY_VIEW_GENERATION_KEY "tally:generation"
+#define TALLY_VIEW_PAUSE_KEY "tally:projector:pause"
+/* Of one slot with the key above, so that one script may look at all of them. */
+#define TALLY_VIEW_LEASE_KEY "{tally:generation}:lease"
+#define TALLY_VIEW_SEAL_KEY "{tally:generation}:seal"
+#define TALLY_VIEW_OTHERS_KEY "{tally:generation}:others"
 
 /* Holds the longest key of any kind with its terminator. */
 #define TALLY_VIEW_KEY_BYTES 80
@@ -39,10 +49,15 @@
 #define TALLY_VIEW_POSITION_EPOCH "epoch"           /* another one for each writer that begins */
 #define TALLY_VIEW_POSITION_OFFSET "offset"         /* next Kafka offset to apply */
 #define TALLY_VIEW_POSITION_UNTIL "until"           /* complete once offset >= until */
+#define TALLY_VIEW_POSITION_FILLED "filled"         /* while being built from PostgreSQL: last id */
 #define TALLY_VIEW_POSITION_CLUSTER "cluster"       /* Kafka cluster id */
 #define TALLY_VIEW_POSITION_PARTITIONS "partitions" /* of the topic the model was built from */
 #define TALLY_VIEW_POSITION_EVENT_AT "event_at_ms"  /* time of the last applied event */
 #define TALLY_VIEW_POSITION_FRESH_AT "fresh_at_ms"  /* when nothing of Kafka was missing, last */
+
+/* "<offset>:<ms>": Kafka's time of the record before that offset. It means something only where the
+ * offset is the position's. A log that was made anew has another record there. */
+#define TALLY_VIEW_POSITION_MARK "mark"
 
 /* Fields of a partition's totals. */
 #define TALLY_VIEW_TOTALS_USERS "users"
@@ -61,6 +76,7 @@ size_t tally_view_position_key(char key[TALLY_VIEW_KEY_BYTES], int64_t generatio
 size_t tally_view_totals_key(char key[TALLY_VIEW_KEY_BYTES], int64_t generation, int32_t partition);
 size_t tally_view_active_key(char key[TALLY_VIEW_KEY_BYTES], int64_t generation, int32_t partition,
                              const char day[TALLY_DAY_BYTES]);
+size_t tally_view_rebuild_key(char key[TALLY_VIEW_KEY_BYTES], int64_t generation);
 
 /* What a user's key names. */
 struct tally_view_user_name {

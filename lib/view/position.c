@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { POSITION_FIELDS = 6, TOTALS_FIELDS = 3, USER_FIELDS = 6 };
+enum { POSITION_FIELDS = 7, TOTALS_FIELDS = 3, USER_FIELDS = 6 };
 
 /* A decimal number of 0 or more; false for anything else. */
 static bool read_number(const redisReply *reply, int64_t *number)
@@ -58,6 +58,16 @@ enum tally_status tally_generation_read(struct tally_redis *redis, int64_t *gene
     return status;
 }
 
+/* The time of a mark for this very offset; 0 where there is none. */
+static int64_t read_mark(const redisReply *reply, int64_t offset)
+{
+    if (reply->type != REDIS_REPLY_STRING)
+        return 0;
+    char *end = NULL;
+    const long long at = strtoll(reply->str, &end, 10);
+    return *end == ':' && at == offset ? strtoll(end + 1, NULL, 10) : 0;
+}
+
 static bool parse_position(const redisReply *reply, struct tally_position *position)
 {
     *position = (struct tally_position){0};
@@ -74,6 +84,7 @@ static bool parse_position(const redisReply *reply, struct tally_position *posit
         !read_optional(reply->element[5], &position->event_at_ms) ||
         cluster->type != REDIS_REPLY_STRING || cluster->len >= sizeof position->cluster)
         return false;
+    position->mark_ms = read_mark(reply->element[6], position->offset);
     memcpy(position->cluster, cluster->str, cluster->len);
     position->partitions = (int32_t)partitions;
     position->present = true;
@@ -96,7 +107,8 @@ static enum tally_status append_position_read(struct tally_redis *redis, int64_t
         tally_redis_append(redis, error,
                            "HMGET %s " TALLY_VIEW_POSITION_EPOCH " " TALLY_VIEW_POSITION_OFFSET
                            " " TALLY_VIEW_POSITION_UNTIL " " TALLY_VIEW_POSITION_CLUSTER
-                           " " TALLY_VIEW_POSITION_PARTITIONS " " TALLY_VIEW_POSITION_EVENT_AT,
+                           " " TALLY_VIEW_POSITION_PARTITIONS " " TALLY_VIEW_POSITION_EVENT_AT
+                           " " TALLY_VIEW_POSITION_MARK,
                            key);
     if (status != TALLY_OK)
         return status;

@@ -16,6 +16,7 @@ struct tally_position {
     int64_t offset;
     int64_t until;
     int64_t event_at_ms;
+    int64_t mark_ms; /* Kafka's time of the record before `offset`; 0: not known */
     char cluster[TALLY_POSITION_CLUSTER_BYTES];
     int32_t partitions;
     struct tally_totals totals;

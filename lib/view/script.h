@@ -11,8 +11,14 @@
 
 /* The texts, terminated, for the life of the program. */
 extern const char tally_script_apply[];
+extern const char tally_script_change_position[];
+extern const char tally_script_copy_active[];
 extern const char tally_script_claim_position[];
 extern const char tally_script_create_position[];
+extern const char tally_script_fill[];
+extern const char tally_script_repair[];
+extern const char tally_script_switch_generation[];
+extern const char tally_script_with_lease[];
 
 /* SCRIPT LOAD: the server keeps the script until it restarts or SCRIPT FLUSH, and `sha` names it in
  * EVALSHA. No replies may be outstanding. */

@@ -14,6 +14,7 @@
 --        . number of users with counts alone; for each: v, posts, comments
 --        . number of users with whole records; for each: n, then n names and values to set,
 --          m, then m names to remove
+--        . Kafka's time in ms of the record before the new offset, or ""
 -- Returns {1}, or {0, stored epoch, stored offset}, both "" where there is no position.
 
 local call = redis.call
@@ -54,6 +55,9 @@ if ARGV[6] ~= '' then
     call('HSET', KEYS[2], 'users', ARGV[6], 'posts', ARGV[7], 'comments', ARGV[8])
 end
 call('HSET', KEYS[1], 'offset', ARGV[3])
+if ARGV[arg] ~= '' then
+    call('HSET', KEYS[1], 'mark', ARGV[3] .. ':' .. ARGV[arg])
+end
 if ARGV[4] ~= '' then
     call('HSET', KEYS[1], 'event_at_ms', ARGV[4])
 end

@@ -14,6 +14,7 @@ if redis.call('EXISTS', KEYS[1]) == 1 then
     redis.call('HINCRBY', KEYS[1], 'epoch', ARGV[1])
 end
 return {
-    redis.call('HMGET', KEYS[1], 'epoch', 'offset', 'until', 'cluster', 'partitions', 'event_at_ms'),
+    redis.call('HMGET', KEYS[1], 'epoch', 'offset', 'until', 'cluster', 'partitions', 'event_at_ms',
+        'mark'),
     redis.call('HMGET', KEYS[2], 'users', 'posts', 'comments'),
 }

@@ -43,17 +43,10 @@ static void create_topic(const char *name, int32_t partitions)
     tally_kafka_admin_free(&admin);
 }
 
-void fixture_open(struct fixture *fixture)
+/* The producer of fixture->topic. */
+static void open_producer(struct fixture *fixture)
 {
     struct tally_error error = {0};
-    const int64_t unique = tally_clock_wall_us();
-    (void)snprintf(fixture->topic, sizeof fixture->topic, "test.%" PRId64 ".%d", unique, getpid());
-    (void)snprintf(fixture->dead_topic, sizeof fixture->dead_topic, "%.48s.dlq", fixture->topic);
-    (void)snprintf(fixture->group, sizeof fixture->group, "%s", fixture->topic);
-    redis_server_start(&fixture->server, "noeviction");
-    fixture->redis = redis_server_open(&fixture->server);
-    create_topic(fixture->topic, FIXTURE_PARTITIONS);
-    create_topic(fixture->dead_topic, 1);
     const struct tally_producer_options options = {
         .brokers = brokers(),
         .topic = fixture->topic,
@@ -72,6 +65,27 @@ void fixture_open(struct fixture *fixture)
         cr_assert(tally_clock_monotonic_us() < give_up_us, "%s", error.text);
         usleep(10000);
     }
+}
+
+void fixture_open(struct fixture *fixture)
+{
+    const int64_t unique = tally_clock_wall_us();
+    (void)snprintf(fixture->topic, sizeof fixture->topic, "test.%" PRId64 ".%d", unique, getpid());
+    (void)snprintf(fixture->dead_topic, sizeof fixture->dead_topic, "%.48s.dlq", fixture->topic);
+    (void)snprintf(fixture->group, sizeof fixture->group, "%s", fixture->topic);
+    redis_server_start(&fixture->server, "noeviction");
+    fixture->redis = redis_server_open(&fixture->server);
+    create_topic(fixture->topic, FIXTURE_PARTITIONS);
+    create_topic(fixture->dead_topic, 1);
+    open_producer(fixture);
+}
+
+void fixture_recreate_topic(struct fixture *fixture)
+{
+    tally_producer_free(&fixture->producer);
+    (void)strncat(fixture->topic, ".b", sizeof fixture->topic - strlen(fixture->topic) - 1);
+    create_topic(fixture->topic, FIXTURE_PARTITIONS);
+    open_producer(fixture);
 }
 
 void fixture_close(struct fixture *fixture)

@@ -36,6 +36,10 @@ struct fixture {
 void fixture_open(struct fixture *fixture);
 void fixture_close(struct fixture *fixture);
 
+/* Goes on with another, empty topic of as many partitions, for whoever starts from now on: as where
+ * the topic was deleted and made anew. */
+void fixture_recreate_topic(struct fixture *fixture);
+
 /* Starts a projector with default settings. */
 void projector_start(struct fixture *fixture, struct projector *projector);
 /* Stops it as SIGTERM does. */

@@ -329,6 +329,30 @@ Test(projector, stops_by_name_where_the_read_model_is_of_another_cluster)
     fixture_close(&fixture);
 }
 
+Test(projector, stops_by_name_where_the_topic_was_made_anew_and_its_offsets_fit)
+{
+    struct fixture fixture;
+    struct projector projector = {0};
+    struct tally_error error = {0};
+    fixture_open(&fixture);
+    fixture_send_history(&fixture, 1, 1, 5);
+    projector_start(&fixture, &projector);
+    fixture_await_applied(&fixture);
+    projector_stop(&projector);
+    /* The same log again is no other log. */
+    projector_start(&fixture, &projector);
+    fixture_send_history(&fixture, 1, 6, 6);
+    fixture_await_applied(&fixture);
+    projector_stop(&projector);
+    fixture_recreate_topic(&fixture);
+    fixture_send_history(&fixture, 1, 1, 8);
+    projector_start(&fixture, &projector);
+    cr_assert_eq(projector_await_end(&projector, &error), TALLY_CONFIG, "%s", error.text);
+    cr_assert_not_null(strstr(error.text, "recreated"), "%s", error.text);
+    cr_assert_str_eq(fixture_user(&fixture, 1), fixture_history(6));
+    fixture_close(&fixture);
+}
+
 Test(projector, stops_by_name_where_a_position_is_lost)
 {
     struct fixture fixture = {0};

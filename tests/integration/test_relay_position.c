@@ -200,7 +200,8 @@ Test(relay_position, a_leader_that_falls_silent_loses_its_session)
             usleep(10000);
     }
     cr_assert(leading);
-    cr_assert_neq(tally_relay_reader_ping(silent, &error), TALLY_OK);
+    struct tally_relay_orders orders;
+    cr_assert_neq(tally_relay_reader_attend(silent, &orders, &error), TALLY_OK);
     tally_relay_reader_close(&silent);
     tally_relay_reader_close(&standby);
 }

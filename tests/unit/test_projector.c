@@ -380,6 +380,21 @@ Test(projector, starts_only_from_a_position_that_fits_the_log)
     cr_expect_not_null(strstr(error.text, "tallyctl rebuild"));
 }
 
+Test(projector, knows_a_log_that_was_made_anew_by_the_record_before_its_position)
+{
+    const struct tally_position position = {
+        .present = true, .offset = 50, .cluster = "here", .partitions = 8, .mark_ms = 1000};
+    struct tally_log log = {.cluster = "here", .partitions = 8, .high = 60, .mark_ms = 1000};
+    struct tally_error error;
+    cr_expect_eq(tally_position_check(&position, 3, &log, &error), TALLY_OK);
+    log.mark_ms = 0;
+    cr_expect_eq(tally_position_check(&position, 3, &log, &error), TALLY_OK, "it is gone");
+    log.mark_ms = 1001;
+    cr_expect_eq(tally_position_check(&position, 3, &log, &error), TALLY_CONFIG);
+    cr_expect_not_null(strstr(error.text, "tallyctl refill"));
+    cr_expect_not_null(strstr(error.text, "tallyctl rebuild"));
+}
+
 Test(projector, begins_a_read_model_only_from_a_whole_log)
 {
     const int64_t whole[] = {0, 0, 0};

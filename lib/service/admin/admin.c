@@ -36,7 +36,7 @@ static bool run_checks(const struct tally_admin *admin, struct tally_buffer *out
         ready = ready && (ok || check->informative);
         tally_buffer_format(out, "%s{\"name\":\"%s\",\"ok\":%s", i > 0 ? "," : "", check->name,
                             ok ? "true" : "false");
-        if (!ok) {
+        if (!ok || reason[0] != '\0') {
             tally_buffer_append_text(out, ",\"reason\":");
             tally_buffer_append_json(out, reason, strlen(reason));
         }

@@ -17,7 +17,7 @@
 struct tally_health_check {
     const char *name; /* of the dependency or of the work: "redis", "progress" */
     /* In the loop's thread, must not block. Where it returns false it has written what is wrong and
-     * since when into `reason`. */
+     * since when into `reason`; where it returns true it may have written what is worth knowing. */
     bool (*check)(void *context, char reason[TALLY_HEALTH_REASON_BYTES]);
     void *context;
     bool informative; /* listed, but the service takes work without it */

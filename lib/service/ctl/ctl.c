@@ -121,7 +121,7 @@ static void list_commands(const struct tally_ctl_command *commands, char text[HE
                                     "proof that its counts are right.\v"
                                     "Subcommands (each has its own --help):\n");
     for (const struct tally_ctl_command *row = commands; row->name != NULL; row++)
-        tally_buffer_format(&help, "  %-10s %s\n", row->name, row->help);
+        tally_buffer_format(&help, "  %-12s %s\n", row->name, row->help);
     tally_buffer_append_text(&help, "\nExit codes: 0 fine; 1 differences or something unhealthy "
                                     "found; 2 usage or settings; 3 a server cannot be reached or "
                                     "failed.");

@@ -57,7 +57,15 @@ int tally_ctl_migrate(struct tally_ctl *ctl, int argc, char **argv);
 int tally_ctl_topics(struct tally_ctl *ctl, int argc, char **argv);
 int tally_ctl_status(struct tally_ctl *ctl, int argc, char **argv);
 int tally_ctl_verify(struct tally_ctl *ctl, int argc, char **argv);
+int tally_ctl_dlq(struct tally_ctl *ctl, int argc, char **argv);
+int tally_ctl_explain(struct tally_ctl *ctl, int argc, char **argv);
+int tally_ctl_rebuild(struct tally_ctl *ctl, int argc, char **argv);
+int tally_ctl_generations(struct tally_ctl *ctl, int argc, char **argv);
+int tally_ctl_repair(struct tally_ctl *ctl, int argc, char **argv);
 int tally_ctl_load(struct tally_ctl *ctl, int argc, char **argv);
+int tally_ctl_refill(struct tally_ctl *ctl, int argc, char **argv);
+int tally_ctl_pause(struct tally_ctl *ctl, int argc, char **argv);
+int tally_ctl_resume(struct tally_ctl *ctl, int argc, char **argv);
 int tally_ctl_config(struct tally_ctl *ctl, int argc, char **argv);
 int tally_ctl_version(struct tally_ctl *ctl, int argc, char **argv);
 

@@ -20,6 +20,7 @@ static const struct {
     {tally_probe_postgres, {"postgresql", "relay", NULL}},
     {tally_probe_kafka, {"kafka", "projector", NULL}},
     {tally_probe_redis, {"redis", NULL, NULL}},
+    {tally_probe_letters, {"dead-letters", NULL, NULL}},
     {tally_probe_services, {"tally-command", "tally-projector", "tally-query"}},
 };
 enum { PROBES = sizeof probes / sizeof probes[0] };
@@ -136,7 +137,8 @@ static bool all_up(const json_t *all)
     json_array_foreach(all, index, component)
     {
         const char *state = json_string_value(json_object_get(component, "state"));
-        if (state == NULL || strcmp(state, "up") != 0)
+        /* Paused is what somebody asked for. */
+        if (state == NULL || (strcmp(state, "up") != 0 && strcmp(state, "paused") != 0))
             return false;
     }
     return true;

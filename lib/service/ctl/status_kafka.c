@@ -4,6 +4,7 @@
 #include "service/ctl/output.h"
 #include "service/ctl/status_probe.h"
 #include "view/keys.h"
+#include "view/pause.h"
 #include "view/position.h"
 
 #include <inttypes.h>
@@ -27,7 +28,8 @@ struct projector {
     int brokers;
     int64_t generation;              /* 0: there is none */
     struct tally_kafka_group *group; /* owned; NULL where it could not be asked for */
-    struct tally_error redis_error;  /* why the positions are not known, or OK */
+    struct tally_view_pause pause;
+    struct tally_error redis_error; /* why the positions are not known, or OK */
 };
 
 static int remaining_ms(int64_t due_us)
@@ -109,6 +111,8 @@ static void read_positions(const struct tally_settings *settings, struct project
         status = tally_redis_open(&url, settings->redis_timeout_ms, &redis, error);
     if (status == TALLY_OK)
         status = tally_generation_read(redis, &projector->generation, error);
+    if (status == TALLY_OK)
+        status = tally_view_pause_read(redis, &projector->pause, error);
     if (status == TALLY_OK && projector->generation == 0)
         status = tally_fail(error, TALLY_READ_MODEL_INCOMPLETE,
                             "there is no read model yet (is a tally-projector running?)");
@@ -180,15 +184,29 @@ static void add_projector(json_t *components, const struct tally_settings *setti
                         "positions are not known: %s", projector->redis_error.text);
         return;
     }
+    const struct tally_view_pause *pause = &projector->pause;
+    char pause_text[TALLY_PROBE_SUMMARY_BYTES] = "", since[TALLY_TIMESTAMP_BYTES];
+    tally_clock_format(pause->at_ms * 1000, since);
+    if (pause->paused)
+        (void)snprintf(pause_text, sizeof pause_text, "paused since %s%s%.100s; ", since,
+                       pause->reason[0] != '\0' ? ": " : "", pause->reason);
+    (void)json_object_set_new(details, "paused",
+                              pause->paused
+                                  ? json_pack("{s:s,s:s}", "since", since, "reason", pause->reason)
+                                  : json_null());
     bool late = lag > 0 && lag_s > LAG_LONG_S;
     char events[TALLY_NUMBER_BYTES], age[TALLY_DURATION_BYTES], lost_text[64] = "";
     tally_ctl_format_duration(lag_s, age);
     if (lost > 0)
         (void)snprintf(lost_text, sizeof lost_text, ", %d partitions have no position", lost);
-    tally_probe_add(components, "projector", late || lost > 0 || members == 0 ? "unhealthy" : "up",
+    tally_probe_add(components, "projector",
+                    lost > 0 || members == 0 ? "unhealthy"
+                    : pause->paused          ? "paused"
+                    : late                   ? "unhealthy"
+                                             : "up",
                     details,
-                    "%s events behind (%s), group %s with %zu member%s, generation %" PRId64 "%s",
-                    tally_ctl_format_number(lag, events), age, group_state, members,
+                    "%s%s events behind (%s), group %s with %zu member%s, generation %" PRId64 "%s",
+                    pause_text, tally_ctl_format_number(lag, events), age, group_state, members,
                     members == 1 ? "" : "s", projector->generation, lost_text);
 }
 

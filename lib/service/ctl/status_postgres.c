@@ -2,7 +2,7 @@
 #include "service/ctl/output.h"
 #include "service/ctl/status_probe.h"
 #include "store/migrate.h"
-#include "store/relay_position.h"
+#include "store/relay_control.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -126,6 +126,7 @@ struct relay {
     int64_t epoch, backlog, leader_pid; /* leader_pid 0: nobody leads */
     double saved_s, backlog_s;
     char application[64];
+    struct tally_relay_orders orders;
 };
 
 static enum tally_status read_relay(PGconn *connection, struct relay *relay,
@@ -153,7 +154,10 @@ static enum tally_status read_relay(PGconn *connection, struct relay *relay,
         (void)snprintf(relay->application, sizeof relay->application, "%s", PQgetvalue(rows, 0, 1));
     }
     PQclear(rows);
-    return TALLY_OK;
+    struct tally_relay_view view;
+    status = tally_relay_view_read(connection, &view, error);
+    relay->orders = view.orders;
+    return status;
 }
 
 static void add_relay(json_t *components, const struct relay *relay)
@@ -170,13 +174,25 @@ static void add_relay(json_t *components, const struct relay *relay)
     }
     tally_ctl_format_duration(relay->backlog_s, age);
     tally_ctl_format_duration(relay->saved_s, saved);
-    tally_probe_add(components, "relay", late || relay->leader_pid == 0 ? "unhealthy" : "up",
-                    json_pack("{s:I,s:f,s:I,s:f,s:o}", "epoch", (json_int_t)relay->epoch,
+    const struct tally_relay_orders *orders = &relay->orders;
+    json_t *paused = orders->paused
+                         ? json_pack("{s:s,s:s}", "since", orders->since, "reason", orders->reason)
+                         : json_null();
+    char pause[TALLY_PROBE_SUMMARY_BYTES] = "";
+    if (orders->paused)
+        (void)snprintf(pause, sizeof pause, "paused since %s%s%.100s; ", orders->since,
+                       orders->reason[0] != '\0' ? ": " : "", orders->reason);
+    tally_probe_add(components, "relay",
+                    relay->leader_pid == 0 ? "unhealthy"
+                    : orders->paused       ? "paused"
+                    : late                 ? "unhealthy"
+                                           : "up",
+                    json_pack("{s:I,s:f,s:I,s:f,s:o,s:o}", "epoch", (json_int_t)relay->epoch,
                               "savedSecondsAgo", relay->saved_s, "backlogEvents",
                               (json_int_t)relay->backlog, "backlogSeconds", relay->backlog_s,
-                              "leader", leader_json),
-                    "%s, backlog %s%s events (%s), position of epoch %" PRId64 " saved %s ago",
-                    leader, relay->backlog >= BACKLOG_COUNTED ? "at least " : "",
+                              "leader", leader_json, "paused", paused),
+                    "%s%s, backlog %s%s events (%s), position of epoch %" PRId64 " saved %s ago",
+                    pause, leader, relay->backlog >= BACKLOG_COUNTED ? "at least " : "",
                     tally_ctl_format_number(relay->backlog, backlog), age, relay->epoch, saved);
 }
 

@@ -2,8 +2,8 @@
  * Status probe: looks at one server or service and says how it is, as a JSON object.
  *
  * A probe runs in a thread of its own and blocks for no longer than about TALLY_PROBE_MS. It
- * returns objects with at least "component", "state" ("up", "unhealthy" or "down") and "summary", a
- * line for people; what else they hold is documented at the probe and stays stable.
+ * returns objects with at least "component", "state" ("up", "paused", "unhealthy" or "down") and
+ * "summary", a line for people; what else they hold is documented at the probe and stays stable.
  */
 #ifndef TALLY_SERVICE_CTL_STATUS_PROBE_H
 #define TALLY_SERVICE_CTL_STATUS_PROBE_H
@@ -22,12 +22,15 @@ typedef void tally_probe(const struct tally_settings *settings, json_t *componen
 
 /* "postgresql": schemaVersion, schemaNeeded, longestTransaction {pid, application, seconds} or
  * null, eventsKept (counted to a million). "relay": epoch, savedSecondsAgo or null, backlogEvents
- * (counted to 100,000), backlogSeconds, leader {pid, application} or null. */
+ * (counted to 100,000), backlogSeconds, leader {pid, application} or null, paused {since, reason}
+ * or null. */
 tally_probe tally_probe_postgres;
 /* "kafka": brokers, topic, partitions. "projector": generation, group, groupState, members,
- * lagEvents, lagSeconds, partitions [{partition, low, high, epoch, offset, lagEvents,
- * freshSecondsAgo}]. */
+ * lagEvents, lagSeconds, paused {since, reason} or null, partitions [{partition, low, high, epoch,
+ * offset, lagEvents, freshSecondsAgo}]. */
 tally_probe tally_probe_kafka;
+/* "dead-letters": open, kept. */
+tally_probe tally_probe_letters;
 /* "redis": role, maxmemoryPolicy, usedMemoryBytes, generation. */
 tally_probe tally_probe_redis;
 /* "tally-command", "tally-projector", "tally-query": address, readiness (the document of /readyz).

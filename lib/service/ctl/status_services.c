@@ -15,7 +15,7 @@ struct service {
     json_t *components;
 };
 
-/* The names of the checks of /readyz that are not fulfilled, with their reasons. */
+/* The names of the checks of /readyz that are not fulfilled or have a note, with their reasons. */
 static void list_failed(const json_t *readiness, char text[TALLY_PROBE_SUMMARY_BYTES])
 {
     size_t index = 0;
@@ -26,7 +26,7 @@ static void list_failed(const json_t *readiness, char text[TALLY_PROBE_SUMMARY_B
     {
         const char *name = json_string_value(json_object_get(check, "name"));
         const char *reason = json_string_value(json_object_get(check, "reason"));
-        if (name == NULL || json_is_true(json_object_get(check, "ok")) ||
+        if (name == NULL || (json_is_true(json_object_get(check, "ok")) && reason == NULL) ||
             length >= TALLY_PROBE_SUMMARY_BYTES)
             continue;
         int written = snprintf(text + length, TALLY_PROBE_SUMMARY_BYTES - (size_t)length,

@@ -1,7 +1,7 @@
 #include "service/ctl/verify.h"
 
 #include "core/clock.h"
-#include "service/ctl/output.h"
+#include "service/ctl/differences.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -12,9 +12,7 @@ enum { KEY_SAMPLE = 's', KEY_LIMIT = 'l', KEY_GRACE = 'g', PENDING_MOST = 100000
 struct verify_command {
     struct tally_ctl *ctl;
     struct tally_verify_options options;
-    int64_t limit; /* differences to list */
-    int64_t listed;
-    json_t *list; /* with --json */
+    struct tally_difference_list list;
     struct tally_progress progress;
 };
 
@@ -34,7 +32,7 @@ static error_t parse(int key, char *argument, struct argp_state *state)
         command->options.sample =
             tally_ctl_integer(state, "sample", argument, 1, TALLY_VERIFY_SAMPLE_MOST);
     else if (key == KEY_LIMIT)
-        command->limit = tally_ctl_integer(state, "limit-differences", argument, 0, 1000000);
+        command->list.limit = tally_ctl_integer(state, "limit-differences", argument, 0, 1000000);
     else if (key == KEY_GRACE)
         command->options.grace_ms = tally_ctl_integer(state, "grace", argument, 0, 3600) * 1000;
     else
@@ -52,33 +50,11 @@ static const struct argp argp = {
         "written meanwhile." TALLY_CTL_EXIT_DOC,
 };
 
-static void list_difference(void *context, const struct tally_verify_difference *difference)
+static void on_difference(void *context, const struct tally_verify_difference *difference)
 {
     struct verify_command *command = context;
-    if (command->listed >= command->limit)
-        return;
-    command->listed++;
-    char user[TALLY_NUMBER_BYTES] = "";
-    if (difference->user_id != 0)
-        (void)snprintf(user, sizeof user, "%" PRId64, difference->user_id);
-    if (command->ctl->json) {
-        (void)json_array_append_new(
-            command->list, json_pack("{s:s?,s:s,s:s,s:s,s:I,s:I}", "user",
-                                     user[0] != '\0' ? user : NULL, "field", difference->field,
-                                     "expected", difference->expected, "found", difference->found,
-                                     "expectedVersion", (json_int_t)difference->expected_version,
-                                     "foundVersion", (json_int_t)difference->found_version));
-        return;
-    }
     tally_progress_end(&command->progress);
-    (void)printf("%s%s%s%s: expected %s, found %s", user[0] != '\0' ? "user " : "", user,
-                 user[0] != '\0' ? " " : "", difference->field, difference->expected,
-                 difference->found);
-    if (difference->expected_version != 0)
-        (void)printf(" (version %" PRId64 ", in Redis %" PRId64 ")", difference->expected_version,
-                     difference->found_version);
-    (void)putchar('\n');
-    (void)fflush(stdout);
+    tally_difference_list_add(&command->list, difference);
 }
 
 static void show_progress(void *context, int64_t checked, int64_t total, size_t pending)
@@ -104,7 +80,7 @@ static json_t *result_json(const struct verify_command *command,
                      (int)result->partitions, "seconds", seconds, "totals", "compared",
                      result->totals_compared, "reason", result->totals_reason, "users",
                      (json_int_t)result->users, "posts", (json_int_t)result->posts, "comments",
-                     (json_int_t)result->comments, "listed", command->list);
+                     (json_int_t)result->comments, "listed", command->list.json);
 }
 
 static void print_result(const struct verify_command *command,
@@ -127,9 +103,9 @@ static void print_result(const struct verify_command *command,
         (void)printf("totals not compared: %s\n", result->totals_reason);
     if (result->flagged > 0)
         (void)printf("%" PRId64 " equal users are flagged as degraded\n", result->flagged);
-    if (result->differences > command->listed)
+    if (result->differences > command->list.listed)
         (void)printf("%" PRId64 " more differences; list more with --limit-differences\n",
-                     result->differences - command->listed);
+                     result->differences - command->list.listed);
     if (result->differences == 0)
         (void)puts("no difference: the read model equals the recount");
     else
@@ -142,8 +118,8 @@ int tally_ctl_verify(struct tally_ctl *ctl, int argc, char **argv)
     struct verify_command command = {
         .ctl = ctl,
         .options = {.grace_ms = 30000, .pending_most = PENDING_MOST},
-        .limit = 20,
     };
+    tally_difference_list_init(&command.list, ctl);
     int code = tally_ctl_parse(ctl, &argp, &command, argc, argv);
     if (code != TALLY_CTL_FINE)
         return code;
@@ -151,10 +127,9 @@ int tally_ctl_verify(struct tally_ctl *ctl, int argc, char **argv)
     command.options.pg_dsn = settings->pg_dsn;
     command.options.redis_url = settings->redis_url;
     command.options.redis_timeout_ms = settings->redis_timeout_ms;
-    command.options.on_difference = list_difference;
+    command.options.on_difference = on_difference;
     command.options.on_progress = show_progress;
     command.options.context = &command;
-    command.list = json_array();
     struct tally_verify_result result;
     struct tally_error error;
     int64_t start_us = tally_clock_monotonic_us();
@@ -171,6 +146,6 @@ int tally_ctl_verify(struct tally_ctl *ctl, int argc, char **argv)
         else
             print_result(&command, &result, seconds);
     }
-    json_decref(command.list);
+    tally_difference_list_release(&command.list);
     return code;
 }

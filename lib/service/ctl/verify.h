@@ -35,6 +35,7 @@ struct tally_verify_options {
     const char *pg_dsn;
     const char *redis_url;
     int64_t redis_timeout_ms;
+    int64_t generation;  /* to be checked; 0: the live one */
     int64_t sample;      /* check about so many users, picked at random, alone; 0: everything */
     int64_t grace_ms;    /* longest wait for one user's events */
     size_t pending_most; /* users waited for at once; at the bound the walk pauses. > 0 */

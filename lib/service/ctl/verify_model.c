@@ -22,7 +22,10 @@ enum { VERSION, POSTS, COMMENTS, NAME, EMAIL, AVATAR, DELETED, FLAGGED, FIELDS }
 /* The partition count is a property of the model, told by every partition's position. */
 static enum tally_status find_model(struct tally_verify_model *model, struct tally_error *error)
 {
-    enum tally_status status = tally_generation_read(model->redis, &model->generation, error);
+    enum tally_status status = TALLY_OK;
+    model->live = model->generation == 0;
+    if (model->live)
+        status = tally_generation_read(model->redis, &model->generation, error);
     if (status != TALLY_OK)
         return status;
     if (model->generation == 0)
@@ -46,7 +49,7 @@ enum tally_status tally_verify_model_open(struct tally_verify_model *model,
                                           const struct tally_verify_options *options,
                                           struct tally_error *error)
 {
-    *model = (struct tally_verify_model){0};
+    *model = (struct tally_verify_model){.generation = options->generation};
     tally_buffer_init(&model->commands, COMMANDS_BYTES);
     struct tally_redis_url url;
     enum tally_status status = tally_redis_url_parse(options->redis_url, &url, error);
@@ -97,7 +100,11 @@ static enum tally_status check_generation(struct tally_verify_model *model,
         return status;
     char expected[TALLY_ID_TEXT_BYTES];
     tally_id_format(model->generation, expected);
-    if (reply->type != REDIS_REPLY_STRING || strcmp(reply->str, expected) != 0)
+    if (!model->live && (reply->type != REDIS_REPLY_INTEGER || reply->integer != 1))
+        status = tally_fail(error, TALLY_READ_MODEL_INCOMPLETE, "generation %s was lost meanwhile",
+                            expected);
+    else if (model->live &&
+             (reply->type != REDIS_REPLY_STRING || strcmp(reply->str, expected) != 0))
         status = tally_fail(error, TALLY_READ_MODEL_INCOMPLETE,
                             "the live generation is not %s any more: the read model was switched "
                             "or lost meanwhile; verify again",
@@ -129,9 +136,11 @@ enum tally_status tally_verify_model_read(struct tally_verify_model *model, cons
     tally_buffer_clear(&model->commands);
     for (size_t i = 0; i < count; i++)
         append_user(model, ids[i]);
+    char position[TALLY_VIEW_KEY_BYTES];
+    tally_view_position_key(position, model->generation, 0);
     tally_redis_command(&model->commands, 2);
-    tally_redis_part_text(&model->commands, "GET");
-    tally_redis_part_text(&model->commands, TALLY_VIEW_GENERATION_KEY);
+    tally_redis_part_text(&model->commands, model->live ? "GET" : "EXISTS");
+    tally_redis_part_text(&model->commands, model->live ? TALLY_VIEW_GENERATION_KEY : position);
     if (model->commands.failed)
         return tally_fail(error, TALLY_NO_MEMORY, "a read of %zu users", count);
     enum tally_status status =

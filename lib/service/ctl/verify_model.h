@@ -12,20 +12,22 @@
 struct tally_verify_model {
     struct tally_redis *redis; /* owned */
     int64_t generation;
+    bool live; /* it must stay the live one */
     int32_t partitions;
     struct tally_buffer commands;            /* reused */
     redisReply *replies[TALLY_RECOUNT_MOST]; /* of the last read; owned */
     size_t reply_count;
 };
 
-/* READ_MODEL_INCOMPLETE where there is no live generation or its positions are lost. */
+/* READ_MODEL_INCOMPLETE where there is no live generation, or the positions of the one to be
+ * checked are lost. */
 enum tally_status tally_verify_model_open(struct tally_verify_model *model,
                                           const struct tally_verify_options *options,
                                           struct tally_error *error) TALLY_MUST_CHECK;
 void tally_verify_model_close(struct tally_verify_model *model);
 
 /* Reads `count` <= TALLY_RECOUNT_MOST users. READ_MODEL_INCOMPLETE where the live generation is
- * another by now. */
+ * another by now, or the one that was asked for is gone. */
 enum tally_status tally_verify_model_read(struct tally_verify_model *model, const int64_t *ids,
                                           size_t count, struct tally_error *error) TALLY_MUST_CHECK;
 /* User `index` of the last read; its texts live until the next one. */

@@ -21,6 +21,7 @@ void tally_partition_resume(struct tally_partition *partition,
         .next = position->offset,
         .folded = position->offset,
         .applied = position->offset,
+        .mark_ms = position->mark_ms,
         .event_at_ms = position->event_at_ms,
         .totals = position->totals,
     };
@@ -55,6 +56,12 @@ enum tally_status tally_position_check(const struct tally_position *position, in
                           "partition %d ends at offset %" PRId64 ", before the position %" PRId64
                           ": the topic was recreated or truncated; run `tallyctl rebuild`",
                           partition, log->high, position->offset);
+    if (position->mark_ms > 0 && log->mark_ms > 0 && position->mark_ms != log->mark_ms)
+        return tally_fail(error, TALLY_CONFIG,
+                          "partition %d: the record before offset %" PRId64 " is not the one that "
+                          "was applied: the topic was recreated; run `tallyctl refill`, then "
+                          "`tallyctl rebuild`",
+                          partition, position->offset);
     return TALLY_OK;
 }
 

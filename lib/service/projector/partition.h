@@ -25,6 +25,7 @@ struct tally_partition {
     int64_t next;               /* offset after all that was taken from Kafka */
     int64_t folded;             /* offset after all that was sent to Redis */
     int64_t applied;            /* offset after all that Redis has confirmed */
+    int64_t mark_ms;            /* Kafka's time of the record before `folded`, 0: not known */
     int64_t event_at_ms;        /* time of the latest event of what is folded, 0: none */
     struct tally_totals totals; /* after `folded` */
     /* Users of the round being filled whose first event is a user's first: Redis should not have
@@ -52,6 +53,7 @@ struct tally_log {
     int32_t partitions;
     int64_t low;
     int64_t high;
+    int64_t mark_ms; /* Kafka's time of the record before the position; 0: not known */
 };
 enum tally_status tally_position_check(const struct tally_position *position, int32_t partition,
                                        const struct tally_log *log,

@@ -22,11 +22,13 @@ struct tally_report {
     struct tally_metric *lag_events;
     struct tally_metric *lag_seconds;
     struct tally_metric *owned;
+    struct tally_metric *paused;
     struct shown shown[PARTITIONS_SHOWN];
     int32_t shown_count; /* registered; the rendering thread's alone */
     atomic_llong last_turn_us;
     pthread_mutex_t mutex;                                         /* guards what follows */
     char reasons[TALLY_REPORT_ASPECTS][TALLY_REPORT_REASON_BYTES]; /* "": all is well */
+    char pause[TALLY_REPORT_REASON_BYTES];                         /* "": not paused */
     int32_t partition_count;
     struct tally_report_lag *lags; /* owned, partition_count of them */
 };
@@ -114,6 +116,8 @@ static void register_metrics(struct tally_report *report, struct tally_metrics *
                             "The longest lag in seconds of all owned partitions", "");
     report->owned = tally_metrics_gauge(metrics, "tally_projector_owned_partitions",
                                         "Partitions that this projector owns", "");
+    report->paused = tally_metrics_gauge(metrics, "tally_projector_paused",
+                                         "Whether an operator has paused the projectors.", "");
 }
 
 struct tally_report *tally_report_new(struct tally_metrics *metrics)
@@ -159,9 +163,19 @@ bool tally_report_ask(struct tally_report *report, enum tally_report_aspect aspe
                       char reason[TALLY_REPORT_REASON_BYTES])
 {
     pthread_mutex_lock(&report->mutex);
-    (void)snprintf(reason, TALLY_REPORT_REASON_BYTES, "%s", report->reasons[aspect]);
+    const bool well = report->reasons[aspect][0] == '\0';
+    const char *note = aspect == TALLY_REPORT_PROGRESS ? report->pause : "";
+    (void)snprintf(reason, TALLY_REPORT_REASON_BYTES, "%s", well ? note : report->reasons[aspect]);
     pthread_mutex_unlock(&report->mutex);
-    return reason[0] == '\0';
+    return well;
+}
+
+void tally_report_pause(struct tally_report *report, const char *note)
+{
+    pthread_mutex_lock(&report->mutex);
+    (void)snprintf(report->pause, sizeof report->pause, "%s", note != NULL ? note : "");
+    pthread_mutex_unlock(&report->mutex);
+    tally_metric_set(report->paused, note != NULL ? 1 : 0);
 }
 
 void tally_report_partitions(struct tally_report *report, int32_t partitions)

@@ -50,9 +50,14 @@ struct tally_report_metrics *tally_report_metrics(struct tally_report *report);
 /* `reason` NULL: all is well. */
 void tally_report_say(struct tally_report *report, enum tally_report_aspect aspect,
                       const char *reason);
-/* False where something is wrong; `reason` says what. */
+/* False where something is wrong; `reason` says what. Where it is true, `reason` is "" or a note.
+ */
 bool tally_report_ask(struct tally_report *report, enum tally_report_aspect aspect,
                       char reason[TALLY_REPORT_REASON_BYTES]);
+
+/* An operator has paused the projector, for the reason `note`; NULL: it goes on. That is no
+ * failure: asked for progress, the report says yes, and gives the note. */
+void tally_report_pause(struct tally_report *report, const char *note);
 
 /* The partition count is known: metrics for each appear at the next render. At most once. */
 void tally_report_partitions(struct tally_report *report, int32_t partitions);

@@ -183,6 +183,7 @@ static enum tally_status cut(struct tally_round *round, struct tally_model *mode
         return TALLY_OK;
     struct tally_apply apply;
     tally_chunk_describe(chunk, model->generation, id, partition->epoch, &apply);
+    apply.mark_ms = partition->mark_ms;
     enum tally_status status = add_apply(round, encoder, &apply, chunk->events, error);
     partition->totals = chunk->totals;
     if (chunk->event_at_ms > partition->event_at_ms)
@@ -239,6 +240,7 @@ enum tally_status tally_round_fold(struct tally_round *round, struct tally_model
         }
         status = fold_item(round, model, encoder, item, partition->folded, error);
         partition->folded = item->record.offset + 1;
+        partition->mark_ms = item->record.timestamp_ms;
     }
     for (int32_t id = 0; id < model->partition_count && status == TALLY_OK; id++)
         status = cut(round, model, encoder, id, error);

@@ -129,6 +129,13 @@ enum tally_status tally_tip_ask(struct tally_tip *tip, int32_t partition, int ti
     return tally_consumer_watermarks(tip->consumer, partition, timeout_ms, low, high, error);
 }
 
+enum tally_status tally_tip_peek(struct tally_tip *tip, const struct tally_consumer_start *starts,
+                                 size_t count, int timeout_ms, int64_t *timestamps_ms,
+                                 struct tally_error *error)
+{
+    return tally_consumer_peek(tip->consumer, starts, count, timeout_ms, timestamps_ms, error);
+}
+
 void tally_tip_watch(struct tally_tip *tip, int32_t partition, bool watched)
 {
     pthread_mutex_lock(&tip->mutex);

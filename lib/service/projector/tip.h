@@ -29,6 +29,10 @@ void tally_tip_stop(struct tally_tip **tip);
 enum tally_status tally_tip_ask(struct tally_tip *tip, int32_t partition, int timeout_ms,
                                 int64_t *low, int64_t *high,
                                 struct tally_error *error) TALLY_MUST_CHECK;
+/* As tally_consumer_peek(), on the same client. From one thread. */
+enum tally_status tally_tip_peek(struct tally_tip *tip, const struct tally_consumer_start *starts,
+                                 size_t count, int timeout_ms, int64_t *timestamps_ms,
+                                 struct tally_error *error) TALLY_MUST_CHECK;
 /* Which partitions to ask for. Any thread. */
 void tally_tip_watch(struct tally_tip *tip, int32_t partition, bool watched);
 /* The last answer. Any thread. */

@@ -46,6 +46,7 @@ struct tally_worker {
     int64_t topic_missing_us; /* monotonic, since when; 0: it is there */
     bool joined;
     int64_t owned_ms; /* wall clock of the last change of ownership */
+    bool paused;      /* by an operator: nothing is fetched, the group's membership is kept */
 
     struct tally_redis_url url;
     struct tally_redis *redis; /* NULL: not connected */
@@ -90,6 +91,10 @@ void tally_worker_fail(struct tally_worker *worker, const struct tally_error *er
 void tally_worker_connect(struct tally_worker *worker);
 /* Closes the connection: what is in flight is forgotten, every partition lost. */
 void tally_worker_disconnect(struct tally_worker *worker, const struct tally_error *error);
+/* Reads whether the projectors are paused, and stops or starts fetching accordingly. No round may
+ * be half filled. */
+enum tally_status tally_worker_read_pause(struct tally_worker *worker,
+                                          struct tally_error *error) TALLY_MUST_CHECK;
 /* Reads the positions of lost partitions and starts reading from there. Nothing may be in flight,
  * no round half filled. */
 void tally_worker_resync(struct tally_worker *worker);

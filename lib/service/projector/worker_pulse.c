@@ -17,9 +17,9 @@ static void note_fresh(struct tally_watch *watch, const struct tally_partition *
 }
 
 static void note_progress(struct tally_watch *watch, const struct tally_partition *partition,
-                          int64_t lag, int64_t now_us)
+                          int64_t lag, bool paused, int64_t now_us)
 {
-    if (lag > 0 && partition->applied == watch->progress_offset)
+    if (lag > 0 && partition->applied == watch->progress_offset && !paused)
         return;
     watch->progress_us = now_us;
     watch->progress_offset = partition->applied;
@@ -42,7 +42,7 @@ static int64_t observe(struct tally_worker *worker, int32_t id, int64_t now_us, 
                                      : partition->event_at_ms;
         if (lag.events > 0 && since_ms > 0 && now_ms > since_ms)
             lag.seconds = (double)(now_ms - since_ms) / 1000;
-        note_progress(watch, partition, lag.events, now_us);
+        note_progress(watch, partition, lag.events, worker->paused, now_us);
         still_us = now_us - watch->progress_us;
     }
     tally_report_set_lag(worker->report, id, &lag);
@@ -139,6 +139,8 @@ static void write_pulse(struct tally_worker *worker)
         return;
     if (status == TALLY_OK)
         status = tally_generation_read(worker->redis, &live, &error);
+    if (status == TALLY_OK)
+        status = tally_worker_read_pause(worker, &error);
     if (status != TALLY_OK) {
         tally_worker_disconnect(worker, &error);
         return;

@@ -1,11 +1,37 @@
 #include "service/projector/worker.h"
 
 #include "core/clock.h"
+#include "view/generation.h"
+#include "view/pause.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { WATERMARK_MS = 3000, LOG_INTERVAL_MS = 5000, MISSING_US = 5 * 1000 * 1000 };
+
+enum tally_status tally_worker_read_pause(struct tally_worker *worker, struct tally_error *error)
+{
+    struct tally_view_pause pause;
+    char note[TALLY_REPORT_REASON_BYTES];
+    char since[TALLY_TIMESTAMP_BYTES];
+    enum tally_status status = tally_view_pause_read(worker->redis, &pause, error);
+    if (status != TALLY_OK)
+        return status;
+    tally_clock_format(pause.at_ms * 1000, since);
+    (void)snprintf(note, sizeof note, "paused since %s%s%.200s", since,
+                   pause.reason[0] != '\0' ? ": " : "", pause.reason);
+    tally_report_pause(worker->report, pause.paused ? note : NULL);
+    if (pause.paused == worker->paused)
+        return TALLY_OK;
+    worker->paused = pause.paused;
+    tally_log(TALLY_LOG_WARNING, pause.paused ? "projector.paused" : "projector.resumed",
+              TALLY_TEXT("reason", pause.reason));
+    worker->reassign = true;
+    /* At once: the next turn would fetch before it comes to assign anew. */
+    return pause.paused ? tally_consumer_assign(worker->consumer, NULL, 0, error) : TALLY_OK;
+}
 
 static void back_off(struct tally_worker *worker, const struct tally_error *error)
 {
@@ -26,6 +52,11 @@ void tally_worker_connect(struct tally_worker *worker)
         status = tally_redis_check_server(redis, &error);
     if (status == TALLY_OK)
         status = tally_script_load(redis, tally_script_apply, worker->encoder.sha, &error);
+    if (status == TALLY_OK) {
+        worker->redis = redis;
+        status = tally_worker_read_pause(worker, &error);
+        worker->redis = NULL;
+    }
     if (status == TALLY_OK) {
         worker->redis = redis;
         worker->retry_us = 0;
@@ -135,29 +166,57 @@ static enum tally_status confirm_missing(struct tally_worker *worker, struct tal
     return error->status;
 }
 
-static enum tally_status resume(struct tally_worker *worker, int32_t id,
-                                const struct tally_position *position, struct tally_error *error)
+/* What is asked of Kafka for a partition that goes back to its position. */
+struct return_trip {
+    int32_t id;
+    struct tally_position position;
+    struct tally_log log;
+};
+
+/* Asks for the log's ends and for the record before each position, by which a topic that was made
+ * anew is known where its offsets happen to fit. */
+static enum tally_status ask_logs(struct tally_worker *worker, struct return_trip *trips,
+                                  size_t count, struct tally_consumer_start *starts,
+                                  int64_t *timestamps_ms, struct tally_error *error)
 {
-    struct tally_log log = {
-        .cluster = worker->topology.cluster,
-        .partitions = worker->topology.partitions,
-    };
-    tally_report_turn(worker->report); /* a slow Kafka is no stuck loop */
-    enum tally_status status =
-        tally_tip_ask(worker->tip, id, WATERMARK_MS, &log.low, &log.high, error);
+    enum tally_status status = TALLY_OK;
+    size_t marked = 0;
+    for (size_t i = 0; i < count && status == TALLY_OK; i++) {
+        struct tally_log *log = &trips[i].log;
+        const struct tally_position *position = &trips[i].position;
+        log->cluster = worker->topology.cluster;
+        log->partitions = worker->topology.partitions;
+        tally_report_turn(worker->report); /* a slow Kafka is no stuck loop */
+        status =
+            tally_tip_ask(worker->tip, trips[i].id, WATERMARK_MS, &log->low, &log->high, error);
+        if (position->mark_ms > 0 && position->offset > log->low && position->offset <= log->high)
+            starts[marked++] = (struct tally_consumer_start){trips[i].id, position->offset - 1};
+    }
+    tally_report_turn(worker->report);
     if (status == TALLY_OK)
-        status = tally_position_check(position, id, &log, error);
+        status = tally_tip_peek(worker->tip, starts, marked, WATERMARK_MS, timestamps_ms, error);
+    for (size_t i = 0, next = 0; i < count && status == TALLY_OK && next < marked; i++)
+        if (trips[i].id == starts[next].partition)
+            trips[i].log.mark_ms = timestamps_ms[next++];
+    return status;
+}
+
+static enum tally_status resume(struct tally_worker *worker, const struct return_trip *trip,
+                                struct tally_error *error)
+{
+    const struct tally_position *position = &trip->position;
+    enum tally_status status = tally_position_check(position, trip->id, &trip->log, error);
     if (status != TALLY_OK)
         return position->present ? status : confirm_missing(worker, error);
-    tally_partition_resume(&worker->model->partitions[id], position);
-    worker->watches[id] = (struct tally_watch){
+    tally_partition_resume(&worker->model->partitions[trip->id], position);
+    worker->watches[trip->id] = (struct tally_watch){
         .progress_us = tally_clock_monotonic_us(),
         .progress_offset = position->offset,
     };
-    tally_log(TALLY_LOG_INFO, "projector.partition_resumed", TALLY_INTEGER("partition", id),
+    tally_log(TALLY_LOG_INFO, "projector.partition_resumed", TALLY_INTEGER("partition", trip->id),
               TALLY_INTEGER("generation", worker->model->generation),
               TALLY_INTEGER("epoch", position->epoch), TALLY_INTEGER("offset", position->offset),
-              TALLY_INTEGER("behind", log.high - position->offset));
+              TALLY_INTEGER("behind", trip->log.high - position->offset));
     return TALLY_OK;
 }
 
@@ -174,13 +233,29 @@ static size_t list_lost(struct tally_worker *worker, int32_t *lost)
     return count;
 }
 
+/* Read after the positions: a seal that is set later bumps the epochs that were just read, so that
+ * what they are used for is refused. */
+static enum tally_status await_switch(struct tally_worker *worker, struct tally_error *error)
+{
+    int64_t sealed = 0;
+    enum tally_status status = tally_generation_sealed(worker->redis, &sealed, error);
+    if (status == TALLY_OK && sealed == worker->model->generation)
+        status = tally_fail(error, TALLY_UNAVAILABLE,
+                            "generation %" PRId64 " is being replaced by another one", sealed);
+    return status;
+}
+
 static enum tally_status resume_lost(struct tally_worker *worker, struct tally_error *error)
 {
     const size_t most = (size_t)worker->model->partition_count;
     enum tally_status status = TALLY_NO_MEMORY;
     int32_t *lost = calloc(most, sizeof *lost);
     struct tally_position *positions = calloc(most, sizeof *positions);
-    if (lost == NULL || positions == NULL) {
+    struct return_trip *trips = calloc(most, sizeof *trips);
+    struct tally_consumer_start *starts = calloc(most, sizeof *starts);
+    int64_t *timestamps_ms = calloc(most, sizeof *timestamps_ms);
+    if (lost == NULL || positions == NULL || trips == NULL || starts == NULL ||
+        timestamps_ms == NULL) {
         (void)tally_fail(error, TALLY_NO_MEMORY, "positions");
         goto memory;
     }
@@ -188,11 +263,20 @@ static enum tally_status resume_lost(struct tally_worker *worker, struct tally_e
     const int64_t raise = 1 + (int64_t)tally_random_below(&worker->random, UINT32_MAX);
     status = tally_position_claim(worker->redis, worker->model->generation, lost, count, raise,
                                   positions, error);
+    if (status == TALLY_OK)
+        status = await_switch(worker, error);
     for (size_t i = 0; i < count && status == TALLY_OK; i++)
-        status = resume(worker, lost[i], &positions[i], error);
+        trips[i] = (struct return_trip){.id = lost[i], .position = positions[i]};
+    if (status == TALLY_OK)
+        status = ask_logs(worker, trips, count, starts, timestamps_ms, error);
+    for (size_t i = 0; i < count && status == TALLY_OK; i++)
+        status = resume(worker, &trips[i], error);
 memory:
     free(lost);
     free(positions);
+    free(trips);
+    free(starts);
+    free(timestamps_ms);
     return status;
 }
 
@@ -205,7 +289,7 @@ static enum tally_status assign_current(struct tally_worker *worker, struct tall
         return tally_fail(error, TALLY_NO_MEMORY, "assignment");
     size_t count = 0;
     for (int32_t i = 0; i < model->partition_count; i++) {
-        if (model->partitions[i].standing != TALLY_PARTITION_CURRENT)
+        if (model->partitions[i].standing != TALLY_PARTITION_CURRENT || worker->paused)
             continue;
         model->partitions[i].next = model->partitions[i].folded;
         starts[count++] = (struct tally_consumer_start){i, model->partitions[i].folded};

@@ -10,15 +10,33 @@
 #include <stdio.h>
 #include <unistd.h>
 
-static const int64_t PING_INTERVAL_US = TALLY_RELAY_SILENCE_MS * INT64_C(1000) / 3;
+/* How soon a pause or a refill is noticed; also keeps the session from falling silent. */
+static const int64_t ATTEND_INTERVAL_US = TALLY_RELAY_SILENCE_MS * INT64_C(1000) / 6;
 static const int64_t PATIENCE_US = 10000000;   /* with an event that Kafka does not acknowledge */
 static const int64_t SAVE_INTERVAL_US = 20000; /* while batches follow each other */
+enum { PAUSED_LOOK_MS = 100 };
 
 void relay_set_failure(struct tally_relay *relay, const char *text)
 {
     pthread_mutex_lock(&relay->failure_lock);
     (void)snprintf(relay->failure, sizeof relay->failure, "%s", text);
     pthread_mutex_unlock(&relay->failure_lock);
+}
+
+void relay_set_paused(struct tally_relay *relay, const struct tally_relay_orders *orders)
+{
+    const bool paused = orders != NULL && orders->paused;
+    pthread_mutex_lock(&relay->failure_lock);
+    relay->pause[0] = '\0';
+    if (paused)
+        (void)snprintf(relay->pause, sizeof relay->pause, "paused since %s%s%.200s", orders->since,
+                       orders->reason[0] != '\0' ? ": " : "", orders->reason);
+    pthread_mutex_unlock(&relay->failure_lock);
+    tally_metric_set(relay->metrics.paused, paused ? 1 : 0);
+    if (paused != relay->paused && orders != NULL)
+        tally_log(TALLY_LOG_WARNING, paused ? "relay.paused" : "relay.resumed",
+                  TALLY_TEXT("reason", orders->reason));
+    relay->paused = paused;
 }
 
 void relay_on_delivered(void *context, uintptr_t tag, enum tally_status status, const char *reason)
@@ -76,6 +94,21 @@ static enum tally_status save_landed(struct tally_relay *relay, struct tally_err
     return TALLY_OK;
 }
 
+/* Now and then: what an operator wants. */
+static enum tally_status attend(struct tally_relay *relay, struct tally_error *error)
+{
+    const int64_t now_us = tally_clock_monotonic_us();
+    if (relay->attended_us != 0 && now_us - relay->attended_us < ATTEND_INTERVAL_US)
+        return TALLY_OK;
+    struct tally_relay_orders orders;
+    enum tally_status status = tally_relay_reader_attend(relay->reader, &orders, error);
+    if (status != TALLY_OK)
+        return status;
+    relay->attended_us = now_us;
+    relay_set_paused(relay, &orders);
+    return TALLY_OK;
+}
+
 /* One look at Kafka's acknowledgements and what follows from them. */
 static enum tally_status serve_acknowledgements(struct tally_relay *relay, int wait_ms,
                                                 struct tally_error *error)
@@ -91,17 +124,11 @@ static enum tally_status serve_acknowledgements(struct tally_relay *relay, int w
     if (relay->flight.failed)
         return tally_fail(error, TALLY_IO, "Kafka refused an event");
     enum tally_status status = save_landed(relay, error);
-    int64_t now_us = tally_clock_monotonic_us();
     /* Who cannot reach Kafka must not lead, for another process may. */
-    if (status == TALLY_OK && age_us > PATIENCE_US && now_us - relay->asked_us > PATIENCE_US)
+    if (status == TALLY_OK && age_us > PATIENCE_US &&
+        tally_clock_monotonic_us() - relay->asked_us > PATIENCE_US)
         status = relay_count_partitions(relay, error);
-    if (status != TALLY_OK)
-        return status;
-    if (now_us - relay->saved_us >= PING_INTERVAL_US) {
-        relay->saved_us = now_us;
-        return tally_relay_reader_ping(relay->reader, error);
-    }
-    return TALLY_OK;
+    return status == TALLY_OK ? attend(relay, error) : status;
 }
 
 /* Waits until `events` more may be under way. */
@@ -171,11 +198,34 @@ static enum tally_status publish(struct tally_relay *relay, struct tally_relay_b
     return status;
 }
 
+/* While it is paused: reads nothing, but lands what is on its way. True where the term is to end.
+ */
+static bool stand_paused(struct tally_relay *relay, enum tally_status *status,
+                         struct tally_error *error)
+{
+    const bool stopping = atomic_load(&relay->stopping);
+    *status = serve_acknowledgements(relay, 0, error);
+    if (*status != TALLY_OK || (stopping && relay->flight.count == 0))
+        return true;
+    if (draining_is_over(relay)) {
+        *status = tally_fail(error, TALLY_STOPPING, "Kafka did not acknowledge in time");
+        return true;
+    }
+    relay_set_failure(relay, "");
+    relay_wait_for_work(relay, PAUSED_LOOK_MS);
+    return false;
+}
+
 enum tally_status relay_lead(struct tally_relay *relay, struct tally_error *error)
 {
-    enum tally_status status = TALLY_OK;
+    enum tally_status status = attend(relay, error);
     int64_t pause_ms = 1;
     while (status == TALLY_OK) {
+        if (relay->paused) {
+            if (stand_paused(relay, &status, error))
+                return status;
+            continue;
+        }
         if (draining_is_over(relay))
             return tally_fail(error, TALLY_STOPPING, "there was more to publish than time for it");
         /* Asked before the read: what was committed before the stop must be found by it. */

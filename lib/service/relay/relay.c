@@ -122,6 +122,7 @@ static enum tally_status stand_for_election(struct tally_relay *relay, bool *lea
     status = started_over ? adopt(relay, error) : TALLY_OK;
     if (status != TALLY_OK)
         return status;
+    relay->attended_us = 0;
     tally_log(started_over ? TALLY_LOG_WARNING : TALLY_LOG_INFO,
               started_over ? "relay.database_changed" : "relay.leading",
               TALLY_TEXT("database", database),
@@ -132,6 +133,7 @@ static enum tally_status stand_for_election(struct tally_relay *relay, bool *lea
 /* Leaves nothing of this term for the next: what Kafka still acknowledges belongs to no batch. */
 static void end_term(struct tally_relay *relay)
 {
+    relay_set_paused(relay, NULL);
     tally_relay_reader_close(&relay->reader);
     tally_flight_clear(&relay->flight);
     tally_relay_position_clear(&relay->landed);
@@ -205,6 +207,8 @@ static void register_metrics(struct relay_metrics *metrics, struct tally_metrics
                                                "Whether the backlog is larger than one batch.", "");
     metrics->positions_saved = tally_metrics_counter(registry, "tally_relay_positions_saved_total",
                                                      "Times the position was saved.", "");
+    metrics->paused = tally_metrics_gauge(registry, "tally_relay_paused",
+                                          "Whether this process leads and is paused.", "");
     metrics->failures =
         tally_metrics_counter(registry, "tally_relay_failures_total",
                               "Times publishing was broken off and begun again.", "");
@@ -277,5 +281,16 @@ void tally_relay_state(struct tally_relay *relay, const char **state, char *fail
     *state = state_texts[atomic_load(&relay->state)];
     pthread_mutex_lock(&relay->failure_lock);
     (void)snprintf(failure, failure_bytes, "%s", relay->failure);
+    if (relay->pause[0] != '\0')
+        *state = "paused";
     pthread_mutex_unlock(&relay->failure_lock);
+}
+
+bool tally_relay_pause_note(void *context, char reason[256])
+{
+    struct tally_relay *relay = context;
+    pthread_mutex_lock(&relay->failure_lock);
+    (void)snprintf(reason, 256, "%s", relay->pause);
+    pthread_mutex_unlock(&relay->failure_lock);
+    return true;
 }

@@ -28,9 +28,12 @@ bool tally_relay_stop(struct tally_relay **relay) TALLY_MUST_CHECK;
 /* Whether the thread goes on, whatever PostgreSQL and Kafka do; for the watchdog. Any thread. */
 bool tally_relay_alive(struct tally_relay *relay);
 
-/* Fills one word for the state ("starting", "standby", "leading", "backing-off") and the failure
- * that keeps it from publishing ("" while there is none). Any thread. */
+/* Fills one word for the state ("starting", "standby", "leading", "paused", "backing-off") and the
+ * failure that keeps it from publishing ("" while there is none). Any thread. */
 void tally_relay_state(struct tally_relay *relay, const char **state, char *failure,
                        size_t failure_bytes);
+/* A check for /readyz (service/admin/admin.h), with the relay as context: holds always, since a
+ * pause is no failure, and tells of one. Any thread. */
+bool tally_relay_pause_note(void *context, char reason[256]);
 
 #endif

@@ -24,6 +24,7 @@ struct relay_metrics {
     struct tally_metric *catching_up;
     struct tally_metric *positions_saved;
     struct tally_metric *failures;
+    struct tally_metric *paused;
 };
 
 struct tally_relay {
@@ -36,6 +37,7 @@ struct tally_relay {
     atomic_llong turned_us; /* monotonic: the thread was last seen going on */
     pthread_mutex_t failure_lock;
     char failure[TALLY_ERROR_TEXT_BYTES];
+    char pause[TALLY_ERROR_TEXT_BYTES]; /* since when and why; "": not paused */
 
     /* The rest belongs to the thread. */
     struct tally_random random;
@@ -46,8 +48,10 @@ struct tally_relay {
     struct tally_relay_position landed; /* acknowledged, not saved yet; base NULL: nothing */
     char source[RELAY_SOURCE_BYTES];    /* ce_source */
     int64_t asked_us;                   /* monotonic; when Kafka was last asked for partitions */
-    int64_t saved_us;                   /* monotonic; when the session last spoke */
-    int64_t drain_until_us;             /* monotonic, once stopping */
+    int64_t saved_us;                   /* monotonic; when the position was saved */
+    int64_t attended_us;                /* monotonic; when the orders were read */
+    bool paused;
+    int64_t drain_until_us; /* monotonic, once stopping */
 };
 
 /* All from the relay's thread, but for relay_set_failure(). */
@@ -57,6 +61,8 @@ void relay_set_failure(struct tally_relay *relay, const char *text);
 /* Asks Kafka how many partitions there are; waits at most as long as a leader may be silent. */
 enum tally_status relay_count_partitions(struct tally_relay *relay,
                                          struct tally_error *error) TALLY_MUST_CHECK;
+/* NULL: nobody has paused it. */
+void relay_set_paused(struct tally_relay *relay, const struct tally_relay_orders *orders);
 /* The producer's callback; its context is the relay. */
 tally_producer_delivered relay_on_delivered;
 /* Waits for a wake-up, for Kafka, or for `timeout_ms`. */

@@ -39,6 +39,27 @@ def produce(brokers, topic, key, value, headers=(), partition=-1):
     assert done.returncode == 0, done.stderr
 
 
+def delete_all(brokers, topic, partitions):
+    """Drops what the log holds, as retention does, by DeleteRecords version 0
+    (https://kafka.apache.org/protocol#The_Messages_DeleteRecords) on a single broker."""
+    host, port = brokers.split(",")[0].rsplit(":", 1)
+    name = topic.encode()
+    body = struct.pack(">ih", 1, len(name)) + name + struct.pack(">i", partitions)
+    for partition in range(partitions):
+        body += struct.pack(">iq", partition, -1)  # -1: up to the end
+    body += struct.pack(">i", 30000)
+    client = b"tally-e2e"
+    head = struct.pack(">hhih", 21, 0, 7, len(client)) + client
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        connection.sendall(struct.pack(">i", len(head) + len(body)) + head + body)
+        answer = _exactly(connection, struct.unpack(">i", _exactly(connection, 4))[0])
+    at = 4 + 4 + 4 + 2 + len(name) + 4  # correlation, throttle, topics, name, partitions
+    for _ in range(partitions):
+        partition, _, error = struct.unpack_from(">iqh", answer, at)
+        assert error == 0, f"deleting the records of {topic} [{partition}]: error {error}"
+        at += 14
+
+
 def batches(brokers, topic, partitions):
     """The record batches of a topic on a single broker, with the compression each is stored in."""
     host, port = brokers.split(",")[0].rsplit(":", 1)

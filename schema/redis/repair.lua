@@ -1,0 +1,66 @@
+-- Replaces users of one partition by what a recount says, with their part of the totals, and bumps
+-- the position's epoch, so that the projector reads them again instead of overwriting them from its
+-- memory. A user who is not at the version that was seen before the recount is left for another
+-- attempt; one who is newer in Redis is left alone, unless on an older PostgreSQL timeline: then the
+-- database went back, and that version is of a history that is gone.
+--
+-- Totals: what a flagged user shows went into the totals event by event, so that they move by what
+-- the repair changes. Of any other user the totals are right and the hash is not; they move by the
+-- events that the recount is ahead, where these are known.
+--
+-- KEYS  position, totals, then the users' keys
+-- ARGV  for each user: version (0: there is no such user, the key goes), timeline, posts, comments,
+--       deleted (1 or ""), seen version, known (1 or ""), posts and comments since the seen version,
+--       n, then n names and values to set
+-- Returns {epoch or "", then for each user 1 where it was replaced, else 0}.
+
+local call = redis.call
+local epoch = call('HGET', KEYS[1], 'epoch')
+if not epoch then
+    return {''}
+end
+
+local outcome, arg, changed = {epoch}, 1, false
+local users, posts, comments = 0, 0, 0
+for key = 3, #KEYS do
+    local old = call('HMGET', KEYS[key], 'v', 'posts', 'comments', 'deleted', 'tl', 'flagged')
+    local version, stored = tonumber(ARGV[arg]), tonumber(old[1]) or 0
+    local last = arg + 9 + tonumber(ARGV[arg + 9])
+    local newer = version > 0 and stored > version and
+        (tonumber(old[5]) or 0) >= tonumber(ARGV[arg + 1])
+    if newer or stored ~= tonumber(ARGV[arg + 5]) then
+        outcome[key - 1] = 0
+    else
+        if version == 0 then
+            -- Never counted: no event made it.
+        elseif ARGV[arg + 6] ~= '' and not old[6] then
+            posts = posts + tonumber(ARGV[arg + 7])
+            comments = comments + tonumber(ARGV[arg + 8])
+        else
+            if stored > 0 and not old[4] then
+                users = users - 1
+                posts = posts - (tonumber(old[2]) or 0)
+                comments = comments - (tonumber(old[3]) or 0)
+            end
+            if ARGV[arg + 4] == '' then
+                users = users + 1
+                posts = posts + tonumber(ARGV[arg + 2])
+                comments = comments + tonumber(ARGV[arg + 3])
+            end
+        end
+        call('DEL', KEYS[key])
+        if version > 0 then
+            call('HSET', KEYS[key], unpack(ARGV, arg + 10, last))
+        end
+        outcome[key - 1] = 1
+        changed = true
+    end
+    arg = last + 1
+end
+if changed then
+    call('HINCRBY', KEYS[2], 'users', users)
+    call('HINCRBY', KEYS[2], 'posts', posts)
+    call('HINCRBY', KEYS[2], 'comments', comments)
+    call('HINCRBY', KEYS[1], 'epoch', 1)
+end
+return outcome

@@ -1,0 +1,263 @@
+/* A rebuild equals its source, goes on after a kill, and is switched to only when it is right. */
+#include "model_fixture.h"
+#include "service/ctl/lease.h"
+#include "service/ctl/rebuild.h"
+#include "view/generation.h"
+
+#include "domain/partitioner.h"
+
+#include <criterion/criterion.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { USERS = 40 };
+
+static struct model_fixture model;
+static struct tally_rebuild_result result;
+static int64_t differing_user;
+
+static void open_all(void)
+{
+    model_open(&model);
+    for (int64_t id = 1; id <= USERS; id++)
+        model_add(&model, id, 1, 1 + id % 5);
+    fixture_await_applied(&model.log);
+}
+
+static void close_all(void)
+{
+    model_close(&model);
+}
+
+TestSuite(rebuild, .init = open_all, .fini = close_all, .timeout = 120);
+
+static void on_difference(void *context, const struct tally_verify_difference *difference)
+{
+    (void)context;
+    if (difference->user_id != 0)
+        differing_user = difference->user_id;
+}
+
+static struct tally_rebuild_options options(void)
+{
+    return (struct tally_rebuild_options){
+        .settings = &model.settings,
+        .grace_ms = 3000,
+        .on_difference = on_difference,
+    };
+}
+
+static void rebuild(const struct tally_rebuild_options *with)
+{
+    struct tally_error error = {0};
+    cr_assert_eq(tally_rebuild_run(with, &result, &error), TALLY_OK, "%s", error.text);
+}
+
+static void die(void *context, const struct tally_rebuild_progress *progress)
+{
+    (void)context;
+    if (progress->done >= USERS / 4)
+        (void)raise(SIGKILL);
+}
+
+/* A rebuild in another process, which is killed when it has read a quarter of the users. */
+static void rebuild_and_kill(void)
+{
+    const pid_t child = fork();
+    cr_assert_geq(child, 0);
+    if (child == 0) {
+        struct tally_rebuild_options with = options();
+        struct tally_error error;
+        with.rate_s = 20;
+        with.on_progress = die;
+        (void)!tally_rebuild_run(&with, &result, &error);
+        _exit(1);
+    }
+    int status = 0;
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    cr_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+}
+
+static int64_t unfinished(void)
+{
+    struct tally_generation_entry entries[TALLY_GENERATIONS_MOST];
+    struct tally_error error = {0};
+    size_t count = 0;
+    cr_assert_eq(tally_generation_list(model.log.redis, entries, &count, &error), TALLY_OK);
+    for (size_t i = 0; i < count; i++) {
+        if (entries[i].role == TALLY_GENERATION_BUILDING)
+            return entries[i].number;
+    }
+    return 0;
+}
+
+Test(rebuild, the_new_generation_equals_the_source_and_the_projector_goes_on_with_it)
+{
+    const int64_t before = fixture_generation(&model.log);
+    test_database_run(model.database.connection,
+                      "insert into users (id, version, deleted_at) values (900, 3, now())");
+    const struct tally_rebuild_options with = options();
+    rebuild(&with);
+    cr_assert(result.switched);
+    cr_assert_eq(result.previous, before);
+    cr_assert_eq(result.users, USERS + 1);
+    cr_assert_eq(fixture_generation(&model.log), result.generation);
+    cr_assert_str_eq(model_field(&model, 0, 900, "deleted"), "1");
+    test_database_run(model.database.connection,
+                      "update users set swept_at = now() where id = 900");
+    model_add(&model, 3, 5, 9);
+    fixture_await_version(&model.log, 3, 9);
+    model_expect_equal(&model);
+    projector_stop(&model.projector);
+}
+
+Test(rebuild, the_log_alone_gives_the_same)
+{
+    struct tally_rebuild_options with = options();
+    with.source = TALLY_REBUILD_LOG;
+    rebuild(&with);
+    cr_assert(result.switched);
+    cr_assert_eq(result.users, 0);
+    model_expect_equal(&model);
+    projector_stop(&model.projector);
+}
+
+Test(rebuild, after_a_kill_it_goes_on_with_another_snapshot_and_counts_once)
+{
+    const int64_t before = fixture_generation(&model.log);
+    rebuild_and_kill();
+    const int64_t number = unfinished();
+    cr_assert_neq(number, 0);
+    cr_assert_eq(fixture_generation(&model.log), before);
+    /* Some of them were read already, some will be in the next snapshot as well as in the log. */
+    for (int64_t id = 1; id <= USERS; id++)
+        model_add(&model, id, 2 + id % 5, 8);
+    model_add(&model, USERS + 1, 1, 4);
+    const struct tally_rebuild_options with = options();
+    rebuild(&with);
+    cr_assert(result.switched && result.resumed);
+    cr_assert_eq(result.generation, number);
+    cr_assert_lt(result.users, USERS + 1);
+    model_expect_equal(&model);
+    projector_stop(&model.projector);
+}
+
+Test(rebuild, a_wrong_count_refuses_the_switch_until_it_is_accepted)
+{
+    const int64_t before = fixture_generation(&model.log);
+    rebuild_and_kill();
+    const int64_t number = unfinished();
+    model_set_field(&model, number, 1, "posts", "77");
+    struct tally_rebuild_options with = options();
+    rebuild(&with);
+    cr_assert_not(result.switched);
+    cr_assert_eq(differing_user, 1);
+    cr_assert_eq(fixture_generation(&model.log), before);
+    with.accept_differences = true;
+    rebuild(&with);
+    cr_assert(result.switched);
+    cr_assert_eq(fixture_generation(&model.log), number);
+    cr_assert_str_eq(model_field(&model, 0, 1, "posts"), "77");
+    with.accept_differences = false;
+    rebuild(&with);
+    cr_assert(result.switched);
+    model_expect_equal(&model);
+    projector_stop(&model.projector);
+}
+
+Test(rebuild, a_generation_that_was_lost_half_built_is_begun_again)
+{
+    rebuild_and_kill();
+    const int64_t number = unfinished();
+    char position[TALLY_VIEW_KEY_BYTES];
+    redisReply *reply = NULL;
+    struct tally_error error = {0};
+    tally_view_position_key(position, number, 1);
+    cr_assert_eq(tally_redis_call(model.log.redis, &reply, &error, "DEL %s", position), TALLY_OK);
+    freeReplyObject(reply);
+    const struct tally_rebuild_options with = options();
+    rebuild(&with);
+    cr_assert(result.switched);
+    cr_assert_not(result.resumed);
+    cr_assert_gt(result.generation, number);
+    model_expect_equal(&model);
+    projector_stop(&model.projector);
+}
+
+Test(rebuild, a_second_one_at_the_same_time_is_refused)
+{
+    struct tally_ctl_lease *lease = NULL;
+    struct tally_error error = {0};
+    cr_assert_eq(tally_ctl_lease_take(&model.settings, &lease, &error), TALLY_OK, "%s", error.text);
+    const struct tally_rebuild_options with = options();
+    cr_assert_eq(tally_rebuild_run(&with, &result, &error), TALLY_KEY_IN_USE);
+    struct tally_rollback_result rolled;
+    cr_assert_eq(tally_rebuild_rollback(&model.settings, &rolled, &error), TALLY_KEY_IN_USE);
+    tally_ctl_lease_release(&lease);
+    rebuild(&with);
+    cr_assert(result.switched);
+    projector_stop(&model.projector);
+}
+
+Test(rebuild, the_kept_generation_is_incomplete_after_a_rollback_until_it_has_caught_up)
+{
+    const int64_t before = fixture_generation(&model.log);
+    struct tally_error error = {0};
+    struct tally_rollback_result rolled;
+    cr_assert_eq(tally_rebuild_rollback(&model.settings, &rolled, &error), TALLY_NOT_FOUND);
+    const struct tally_rebuild_options with = options();
+    rebuild(&with);
+    model_add(&model, 3, 5, 9);
+    fixture_await_version(&model.log, 3, 9);
+    projector_stop(&model.projector);
+    cr_assert_eq(tally_rebuild_rollback(&model.settings, &rolled, &error), TALLY_OK, "%s",
+                 error.text);
+    cr_assert_eq(rolled.generation, before);
+    cr_assert_eq(rolled.behind, 5);
+    struct tally_position position;
+    const int32_t partition = tally_partition_of(3, FIXTURE_PARTITIONS);
+    cr_assert_eq(tally_position_read(model.log.redis, before, &partition, 1, &position, &error),
+                 TALLY_OK);
+    cr_assert_lt(position.offset, position.until);
+    projector_start(&model.log, &model.projector);
+    fixture_await_applied(&model.log);
+    cr_assert_eq(fixture_generation(&model.log), before);
+    model_expect_equal(&model);
+    projector_stop(&model.projector);
+}
+
+Test(rebuild, a_projector_waits_for_a_switch_that_never_comes_only_as_long_as_the_seal)
+{
+    struct tally_ctl_lease *lease = NULL;
+    struct tally_error error = {0};
+    const int64_t live = fixture_generation(&model.log);
+    struct tally_position_change changes[FIXTURE_PARTITIONS];
+    struct tally_position_changed changed[FIXTURE_PARTITIONS];
+    cr_assert_eq(tally_ctl_lease_take(&model.settings, &lease, &error), TALLY_OK);
+    cr_assert_eq(
+        tally_generation_seal(model.log.redis, tally_ctl_lease_token(lease), live, 1500, &error),
+        TALLY_OK);
+    for (int32_t i = 0; i < FIXTURE_PARTITIONS; i++)
+        changes[i] = (struct tally_position_change){.epoch = -1, .until = -1, .fresh_at_ms = -1};
+    cr_assert_eq(
+        tally_positions_change(model.log.redis, live, FIXTURE_PARTITIONS, changes, changed, &error),
+        TALLY_OK);
+    model_add(&model, 3, 5, 9);
+    /* Sealed: what is refused now is not tried with the new epoch before the seal is gone. */
+    int64_t sealed = live;
+    while (sealed == live) {
+        const char *version = model_field(&model, 0, 3, "v");
+        char seen[16];
+        (void)snprintf(seen, sizeof seen, "%s", version);
+        cr_assert_eq(tally_generation_sealed(model.log.redis, &sealed, &error), TALLY_OK);
+        if (sealed == live)
+            cr_assert_str_eq(seen, "4");
+    }
+    fixture_await_version(&model.log, 3, 9);
+    tally_ctl_lease_release(&lease);
+    model_expect_equal(&model);
+    projector_stop(&model.projector);
+}

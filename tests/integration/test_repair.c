@@ -1,0 +1,167 @@
+/* A repair restores the users it is given, and nobody else. */
+#include "model_fixture.h"
+#include "service/ctl/repair.h"
+#include "view/keys.h"
+
+#include "domain/partitioner.h"
+
+#include <criterion/criterion.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct model_fixture model;
+static struct tally_repair_result result;
+
+static void open_all(void)
+{
+    model_open(&model);
+    for (int64_t id = 1; id <= 8; id++)
+        model_add(&model, id, 1, 5);
+    fixture_await_applied(&model.log);
+}
+
+static void close_all(void)
+{
+    projector_stop(&model.projector);
+    model_close(&model);
+}
+
+TestSuite(repair, .init = open_all, .fini = close_all, .timeout = 120);
+
+static void repair(int64_t user_id)
+{
+    struct tally_repairer *repairer = NULL;
+    struct tally_error error = {0};
+    result = (struct tally_repair_result){0};
+    cr_assert_eq(tally_repairer_new(&model.settings, &repairer, &error), TALLY_OK, "%s",
+                 error.text);
+    cr_assert_eq(tally_repair_users(repairer, &user_id, 1, NULL, NULL, &result, &error), TALLY_OK,
+                 "%s", error.text);
+    tally_repairer_free(&repairer);
+}
+
+Test(repair, a_user_who_missed_events_is_whole_again_and_so_are_the_totals)
+{
+    model_write(&model, 1, 6, 9);
+    model_publish(&model, 1, 8, 9); /* 6 and 7 are lost */
+    fixture_await_version(&model.log, 1, 9);
+    cr_assert_str_eq(fixture_user(&model.log, 1), "9 3 3 - 1");
+    repair(1);
+    cr_assert_eq(result.repaired, 1);
+    cr_assert_str_eq(fixture_user(&model.log, 1), fixture_history(9));
+    model_expect_equal(&model);
+    model_add(&model, 1, 10, 12);
+    fixture_await_version(&model.log, 1, 12);
+    cr_assert_str_eq(fixture_user(&model.log, 1), fixture_history(12));
+    model_expect_equal(&model);
+}
+
+Test(repair, a_wrong_number_that_no_event_made_leaves_the_totals_alone)
+{
+    model_set_field(&model, 0, 2, "posts", "70");
+    repair(2);
+    cr_assert_eq(result.repaired, 1);
+    cr_assert_str_eq(fixture_user(&model.log, 2), fixture_history(5));
+    model_expect_equal(&model);
+}
+
+Test(repair, events_that_the_recount_is_ahead_of_are_counted_once)
+{
+    model_write(&model, 3, 6, 7);
+    test_database_run(model.database.connection,
+                      "insert into events (user_id, version, type, timeline) values"
+                      " (3, 6, 'post.created', 1), (3, 7, 'comment.created', 1)");
+    repair(3);
+    cr_assert_str_eq(fixture_user(&model.log, 3), fixture_history(7));
+    model_publish(&model, 3, 6, 7);
+    model_add(&model, 3, 8, 8);
+    fixture_await_version(&model.log, 3, 8);
+    model_expect_equal(&model);
+}
+
+Test(repair, nobody_else_is_touched)
+{
+    model_set_field(&model, 0, 5, "name", "Somebody else");
+    model_set_field(&model, 0, 4, "flagged", "1");
+    repair(4);
+    cr_assert_str_eq(model_field(&model, 0, 4, "flagged"), "-");
+    cr_assert_str_eq(model_field(&model, 0, 5, "name"), "Somebody else");
+}
+
+Test(repair, a_newer_user_is_left_alone)
+{
+    model_set_field(&model, 0, 6, "v", "9");
+    repair(6);
+    cr_assert_eq(result.refused, 1);
+    cr_assert_str_eq(model_field(&model, 0, 6, "v"), "9");
+}
+
+Test(repair, a_newer_user_of_an_older_timeline_follows_the_database_that_went_back)
+{
+    model_publish(&model, 6, 6, 9);
+    fixture_await_version(&model.log, 6, 9);
+    model_set_field(&model, 0, 6, "tl", "0");
+    repair(6);
+    cr_assert_eq(result.repaired, 1);
+    cr_assert_str_eq(fixture_user(&model.log, 6), fixture_history(5));
+    model_expect_equal(&model);
+}
+
+Test(repair, a_lost_user_comes_back_and_a_ghost_goes)
+{
+    char key[TALLY_VIEW_KEY_BYTES];
+    redisReply *reply = NULL;
+    struct tally_error error = {0};
+    tally_view_user_key(key, fixture_generation(&model.log),
+                        tally_partition_of(7, FIXTURE_PARTITIONS), 7);
+    cr_assert_eq(tally_redis_call(model.log.redis, &reply, &error, "DEL %s", key), TALLY_OK);
+    freeReplyObject(reply);
+    repair(7);
+    cr_assert_eq(result.repaired, 1);
+    model_set_field(&model, 0, 4711, "v", "3");
+    repair(4711);
+    cr_assert_eq(result.removed, 1);
+    repair(4711);
+    cr_assert_eq(result.unknown, 1);
+    model_expect_equal(&model);
+}
+
+Test(repair, a_deleted_user_is_deleted_in_the_read_model)
+{
+    test_database_run(
+        model.database.connection,
+        "delete from comments where author_id = 8; delete from posts where author_id = 8;"
+        "update users set name = null, email = null, version = 6, deleted_at = now(),"
+        " swept_at = now() where id = 8");
+    repair(8);
+    cr_assert_str_eq(fixture_user(&model.log, 8), "6 - - 1 -");
+    cr_assert_str_eq(model_field(&model, 0, 8, "email"), "-");
+    model_expect_equal(&model);
+}
+
+Test(repair, flagged_users_are_found)
+{
+    struct tally_repairer *repairer = NULL;
+    struct tally_error error = {0};
+    char cursor[24] = "0";
+    int64_t *ids = calloc(TALLY_REPAIR_SCAN_MOST, sizeof *ids);
+    int64_t found = 0, looked = 0;
+    size_t users = 0;
+    model_set_field(&model, 0, 5, "flagged", "1");
+    cr_assert_eq(tally_repairer_new(&model.settings, &repairer, &error), TALLY_OK, "%s",
+                 error.text);
+    do {
+        size_t count = 0;
+        cr_assert_eq(tally_repair_find_flagged(repairer, cursor, ids, TALLY_REPAIR_SCAN_MOST,
+                                               &count, &looked, &error),
+                     TALLY_OK, "%s", error.text);
+        users += count;
+        if (count > 0)
+            found = ids[0];
+    } while (strcmp(cursor, "0") != 0);
+    cr_assert_eq(users, 1);
+    cr_assert_eq(found, 5);
+    cr_assert_eq(looked, 8);
+    free(ids);
+    tally_repairer_free(&repairer);
+}
