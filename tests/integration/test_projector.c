@@ -331,7 +331,7 @@ Test(projector, stops_by_name_where_the_read_model_is_of_another_cluster)
 
 Test(projector, stops_by_name_where_the_topic_was_made_anew_and_its_offsets_fit)
 {
-    struct fixture fixture;
+    struct fixture fixture = {0};
     struct projector projector = {0};
     struct tally_error error = {0};
     fixture_open(&fixture);
