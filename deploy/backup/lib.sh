@@ -64,7 +64,7 @@ watch() {
     ) </dev/null >"$log" 2>&1 &
     UI_STEP_PID=$!
     while kill -0 "$UI_STEP_PID" 2>/dev/null; do
-        UI_STEP="$label  $(tail -c 120 -- "$log" | tr '\r' '\n' | grep -oE '[0-9]+%' | tail -n 1)"
+        UI_STEP="$label  $(tail -c 120 -- "$log" | tr '\r' '\n' | grep -oE '[0-9]+%' | tail -n 1 || true)"
         step_tick
         sleep 0.1
     done

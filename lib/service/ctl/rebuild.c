@@ -157,8 +157,9 @@ static void print_result(const struct rebuild_command *command,
         tally_ctl_format_number(verified->checked, checked), verified->differing, duration);
     if (!result->switched)
         (void)printf("not switched: the new generation differs from the recount. `tallyctl "
-                     "rebuild --restart` starts over, --accept-differences switches all the "
-                     "same\n");
+                     "rebuild%s --restart` starts over, --accept-differences switches all the "
+                     "same\n",
+                     command->restored ? " --after-restore" : "");
     else if (command->restored)
         (void)printf("it is live. The generation before it is gone, and %" PRId64
                      " records of the log, with the writes that the restore took away\n",
