@@ -37,7 +37,7 @@ as_user() { (cd / && "${AS_USER[@]}" "$@"); }
 # absolute NAME: the folder's whole name; it stands in archive_command and restore_command, unquoted.
 absolute() {
     local name
-    name=$(realpath -ms -- "$1")
+    name=$(realpath -m -- "$1")
     [[ $name =~ ^[A-Za-z0-9/._-]+$ ]] ||
         fail "the name $name holds a character that PostgreSQL's archive_command does not take as it is" '' \
             "choose a folder of letters, digits and / . _ - alone"
