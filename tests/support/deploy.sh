@@ -94,6 +94,7 @@ readme_reference() {
 }
 
 # Every test that the README names, as `tests/FILE` or `tests/FILE::NAME`, where NAME may be a beginning.
+# shellcheck disable=SC2016 # backquotes of Markdown
 readme_tests() {
     local reference file name missing=0 count=0
     while IFS= read -r reference; do
@@ -106,7 +107,6 @@ readme_tests() {
             echo "the README names $name, which is not in $file"
             missing=1
         fi
-    # shellcheck disable=SC2016 # backquotes of Markdown
     done < <(grep -oE '`tests/[A-Za-z0-9_/]+\.(py|c)(::[A-Za-z0-9_]+)?`' README.md | tr -d '\`' | sort -u)
     ((count > 20)) || { echo "the README names only $count tests"; missing=1; }
     return "$missing"
