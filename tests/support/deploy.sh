@@ -93,6 +93,25 @@ readme_reference() {
         <(build/release/bin/tallyctl config reference | grep '^|')
 }
 
+# Every test that the README names, as `tests/FILE` or `tests/FILE::NAME`, where NAME may be a beginning.
+# shellcheck disable=SC2016 # backquotes of Markdown
+readme_tests() {
+    local reference file name missing=0 count=0
+    while IFS= read -r reference; do
+        file=${reference%%::*} name=${reference#"$file"} name=${name#::}
+        count=$((count + 1))
+        if [[ ! -f $file ]]; then
+            echo "the README names $file, which is not there"
+            missing=1
+        elif [[ -n $name ]] && ! grep -qE "^(def |Test\([a-z_]+, )$name(_|\b)" "$file"; then
+            echo "the README names $name, which is not in $file"
+            missing=1
+        fi
+    done < <(grep -oE '`tests/[A-Za-z0-9_/]+\.(py|c)(::[A-Za-z0-9_]+)?`' README.md | tr -d '\`' | sort -u)
+    ((count > 20)) || { echo "the README names only $count tests"; missing=1; }
+    return "$missing"
+}
+
 # --- systemd -----------------------------------------------------------------------------------------------
 verify_unit() { systemd-analyze verify --man=no "$WORK/units/$1"; }
 
@@ -163,5 +182,6 @@ check_links
 check_layers
 check_hardening
 check "the configuration reference in the README is what the table says" readme_reference
+check "the tests that the README names are there" readme_tests
 check_units
 check_manifests

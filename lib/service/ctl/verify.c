@@ -14,6 +14,7 @@ struct verify_command {
     struct tally_verify_options options;
     struct tally_difference_list list;
     struct tally_progress progress;
+    int64_t ahead; /* differences of users whose version PostgreSQL has not got */
 };
 
 static const struct argp_option options[] = {
@@ -54,6 +55,7 @@ static void on_difference(void *context, const struct tally_verify_difference *d
 {
     struct verify_command *command = context;
     tally_progress_end(&command->progress);
+    command->ahead += difference->found_version > difference->expected_version;
     tally_difference_list_add(&command->list, difference);
 }
 
@@ -111,6 +113,10 @@ static void print_result(const struct verify_command *command,
     else
         (void)printf("%" PRId64 " difference%s: %" PRId64 " users differ\n", result->differences,
                      result->differences == 1 ? "" : "s", result->differing);
+    if (command->ahead > 0)
+        (void)printf("%" PRId64 " of them where Redis is ahead of PostgreSQL: if that was restored "
+                     "to an earlier moment, run `tallyctl rebuild --after-restore`\n",
+                     command->ahead);
 }
 
 int tally_ctl_verify(struct tally_ctl *ctl, int argc, char **argv)
