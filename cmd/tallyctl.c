@@ -11,6 +11,7 @@ static const struct tally_ctl_command commands[] = {
     {"generations", tally_ctl_generations, "list the read models in Redis, roll back, drop"},
     {"repair", tally_ctl_repair, "restore single users from PostgreSQL"},
     {"explain", tally_ctl_explain, "show the events that make up a user's counts"},
+    {"erase", tally_ctl_erase, "remove a user's personal data for good, with a receipt"},
     {"dlq", tally_ctl_dlq, "list, show, retry or discard dead letters"},
     {"refill", tally_ctl_refill, "publish kept events again after Kafka has lost them"},
     {"pause", tally_ctl_pause, "pause the relay or the projectors"},

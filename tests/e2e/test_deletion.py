@@ -1,9 +1,13 @@
 """Deleting: what goes with what, whose counts it lowers, and that personal data is gone."""
+import random
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from support.api import assert_problem, assert_success
+from support.kafka import consume
+from support.wait import until
 
 
 def comment_often(stack, post, authors, each):
@@ -91,3 +95,77 @@ def test_personal_data_of_a_deleted_user_is_in_no_row_of_users_and_nowhere_in_re
     assert remains["v"] == "2" and "deleted" in remains and not {"name", "email", "avatar"} & set(remains)
     # And the address is free again.
     assert_success(stack.write.post("/v1/users", profile), 201)
+
+
+# Most rows that one transaction of the background deletion takes, and so most events that it writes.
+PIECE = 500
+
+
+def comment_in_bulk(stack, post, authors, each):
+    """Through the same function of the database that serves the API, since there are thousands."""
+    many = f"ARRAY(SELECT unnest(ARRAY[{','.join(authors)}]) FROM generate_series(1, {each}))"
+    count = len(authors) * each
+    no_number, no_text = f"array_fill(NULL::bigint, ARRAY[{count}])", f"array_fill(NULL::text, ARRAY[{count}])"
+    made = stack.sql(
+        f"SELECT count(*) FROM apply_commands(array_fill(3::smallint, ARRAY[{count}]), {many}, "
+        f"array_fill({post}::bigint, ARRAY[{count}]), {no_number}, {no_text}, {no_text}, {no_text}, {no_text}, "
+        f"array_fill('A comment'::text, ARRAY[{count}]), {no_text}, {no_text}, "
+        f"array_fill(NULL::bytea, ARRAY[{count}]), {no_text}) WHERE outcome = 0")
+    assert made == [[str(count)]]
+
+
+def kill_until_swept(stack, left):
+    """Kills tally-command again and again while it deletes; how often that was in the middle of it."""
+    chance, kills = random.Random(7), 0
+    remaining = left()
+    while remaining > 0:
+        until("the deletion goes on", lambda remaining=remaining: left() < remaining)
+        time.sleep(chance.uniform(0, 0.3))
+        stack.command.kill()
+        remaining = left()
+        kills += remaining > 0
+        stack.command.spawn()
+    stack.command.until_ready()
+    return kills
+
+
+@pytest.mark.parametrize("what", ["post", "user"])
+def test_a_large_deletion_that_is_killed_again_and_again_is_finished_once(own_stack, what):
+    stack = own_stack
+    owner, host = stack.new_user(), stack.new_user()
+    authors = [stack.new_user() for _ in range(40)]
+    doomed, kept = stack.new_post(owner), stack.new_post(host)
+    comment_in_bulk(stack, doomed, authors, 100)
+    comment_in_bulk(stack, kept, [*authors, owner], 50)
+    if what == "user":
+        comment_in_bulk(stack, kept, [owner], 1500)
+    before = stack.until_equal()
+    gone = {row[0] for row in stack.sql(f"SELECT id FROM comments WHERE post_id = {doomed}")}
+    # Every piece takes a while, so that a kill finds it unfinished.
+    stack.sql("CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS "
+              "$$ BEGIN PERFORM pg_sleep(0.6); RETURN NULL; END $$")
+    stack.sql("CREATE TRIGGER dawdle AFTER DELETE ON comments FOR EACH STATEMENT EXECUTE FUNCTION dawdle()")
+
+    path, status = (f"/v1/posts/{doomed}", 200) if what == "post" else (f"/v1/users/{owner}", 202)
+    mine = f"post_id = {doomed}" if what == "post" else f"post_id = {doomed} OR author_id = {owner}"
+    assert_success(stack.write.delete(path), status)
+    kills = kill_until_swept(stack, lambda: int(stack.sql(f"SELECT count(*) FROM comments WHERE {mine}")[0][0]))
+    assert kills >= 3, f"only {kills} kills came in the middle"
+
+    after = stack.until_equal()
+    assert stack.sql(f"SELECT count(*) FROM posts WHERE id = {doomed}") == [["0"]]
+    assert [after[author][1:] for author in authors] == [(0, 50)] * len(authors)
+    # One event, and so one version, for each comment that went.
+    assert [after[author][0] - before[author][0] for author in authors] == [100] * len(authors)
+    told = [row[0] for row in stack.sql("SELECT data::json->>'commentId' FROM events WHERE type = 'comment.deleted'")]
+    assert len(told) == len(gone) and set(told) == gone
+    sent = {record.headers["ce_id"]: record.value for record in consume(stack.brokers, stack.topic)
+            if record.headers["ce_type"] == "comment.deleted"}
+    assert len(sent) == len(gone), "every one of them is published, under an id of its own"
+    if what == "user":
+        assert owner not in after
+        assert stack.sql(f"SELECT count(*) FROM events WHERE user_id = {owner} AND version > "
+                         f"(SELECT min(version) FROM events WHERE user_id = {owner} AND type = 'user.deleted')") == [["0"]]
+    largest = stack.sql("SELECT max(events) FROM (SELECT count(*) AS events FROM events "
+                        "WHERE type LIKE '%.deleted' GROUP BY xid) AS transactions")
+    assert 0 < int(largest[0][0]) <= PIECE

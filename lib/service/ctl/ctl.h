@@ -58,6 +58,7 @@ int tally_ctl_topics(struct tally_ctl *ctl, int argc, char **argv);
 int tally_ctl_status(struct tally_ctl *ctl, int argc, char **argv);
 int tally_ctl_verify(struct tally_ctl *ctl, int argc, char **argv);
 int tally_ctl_dlq(struct tally_ctl *ctl, int argc, char **argv);
+int tally_ctl_erase(struct tally_ctl *ctl, int argc, char **argv);
 int tally_ctl_explain(struct tally_ctl *ctl, int argc, char **argv);
 int tally_ctl_rebuild(struct tally_ctl *ctl, int argc, char **argv);
 int tally_ctl_generations(struct tally_ctl *ctl, int argc, char **argv);

@@ -60,6 +60,26 @@ def delete_all(brokers, topic, partitions):
         at += 14
 
 
+def alter_topic(brokers, topic, settings):
+    """Sets settings of a topic, by IncrementalAlterConfigs version 0
+    (https://kafka.apache.org/protocol#The_Messages_IncrementalAlterConfigs) on a single broker."""
+    host, port = brokers.split(",")[0].rsplit(":", 1)
+    body = struct.pack(">ib", 1, 2) + _text(topic) + struct.pack(">i", len(settings))
+    for name, value in settings.items():
+        body += _text(name) + b"\0" + _text(str(value))
+    body += b"\0"
+    head = struct.pack(">hhi", 44, 0, 7) + _text("tally-e2e")
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        connection.sendall(struct.pack(">i", len(head) + len(body)) + head + body)
+        answer = _exactly(connection, struct.unpack(">i", _exactly(connection, 4))[0])
+    error = struct.unpack_from(">h", answer, 4 + 4 + 4)[0]  # correlation, throttle, resources
+    assert error == 0, f"setting {settings} of {topic}: error {error}"
+
+
+def _text(text):
+    return struct.pack(">h", len(text.encode())) + text.encode()
+
+
 def batches(brokers, topic, partitions):
     """The record batches of a topic on a single broker, with the compression each is stored in."""
     host, port = brokers.split(",")[0].rsplit(":", 1)
