@@ -149,6 +149,7 @@ static void acknowledge(struct load_lane *lane, const struct tally_http_client_a
         fail(lane, "answer-not-understood");
         return;
     }
+    load_ledger_note(lane, acknowledged.id, acknowledged.user_id, acknowledged.version);
     if (lane->load->phase == LOAD_MAKING_USERS)
         count_user(lane, answer, &acknowledged);
     else
@@ -172,6 +173,7 @@ static bool refused_rightly(struct load_lane *lane, int http)
     if (lane->attempts > 1) {
         report->gone_after_retry++;
         report->made[lane->kind]++;
+        load_ledger_note(lane, lane->subject, 0, 0);
     }
     return true;
 }

@@ -41,7 +41,7 @@ class Service(Process):
     def __init__(self, stack, kind, number, settings):
         self.kind = kind
         self.admin = f"127.0.0.1:{free_port()}"
-        self.settings = {"TALLY_ADMIN_LISTEN": self.admin, "TALLY_LOG_LEVEL": "debug"}
+        self.settings = {"TALLY_ADMIN_LISTEN": self.admin, "TALLY_LOG_LEVEL": stack.log_level}
         self.api = None
         if kind != "projector":
             self.api = f"127.0.0.1:{free_port()}"
@@ -93,6 +93,7 @@ class Service(Process):
 
 class Stack:
     living = []
+    log_level = "debug"
 
     def __init__(self, folder):
         self.folder = str(folder)
