@@ -11,6 +11,7 @@ import urllib.request
 from urllib.error import HTTPError
 from urllib.parse import urlsplit, urlunsplit
 
+from support import kafka
 from support.api import Client, Response
 from support.murmur2 import partition_of
 from support.process import Process, free_port
@@ -144,6 +145,7 @@ class Stack:
         until("the database is dropped",
               lambda: self.server_sql(f"DROP DATABASE IF EXISTS {self.database} WITH (FORCE)") is not None)
         Stack.living.remove(self)
+        kafka.delete_topics(self.brokers, [self.topic, self.dlq_topic])
 
     def logs(self):
         for process in [*self.services, self.redis]:
