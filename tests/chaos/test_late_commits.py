@@ -44,15 +44,16 @@ def test_f6_events_of_200_transactions_that_commit_late_are_all_published_in_eac
     with open(script, "w", encoding="ascii") as file:
         file.write(" ".join(LATE_COMMIT.split()).replace("; ", ";\n"))
     done = subprocess.run(
-        [f"{POSTGRES_BIN}/pgbench", "-n", "-c", str(CLIENTS), "-j", "2", "-t", str(TRANSACTIONS), "-f", script, stack.dsn],
+        [f"{POSTGRES_BIN}/pgbench", "-n", "-c", str(CLIENTS), "-j", "2", "-t", str(TRANSACTIONS), "-f", script,
+         stack.dsn],
         capture_output=True, text=True, timeout=1200, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     written = CLIENTS * TRANSACTIONS * EVENTS_OF_ONE
     posts = int(next(rows_of(stack, "SELECT count(*) FROM posts"))[0])
     figures.exactly("F6 events of late transactions", posts, written)
     # The test is one only where numbers became visible out of their order.
-    late = int(next(rows_of(stack, "SELECT count(*) FROM (SELECT xid, lag(xid) OVER (ORDER BY seq) AS before FROM events"
-                                   ") AS e WHERE xid < before"))[0])
+    late = int(next(rows_of(stack, "SELECT count(*) FROM (SELECT xid, lag(xid) OVER (ORDER BY seq) AS before "
+                                   "FROM events) AS e WHERE xid < before"))[0])
     figures.at_least("F6 numbers taken out of the order of their transactions", late, scaled(1000, 10))
     assert_diff_0(figures, "F6", stack, seconds=300)
     log = assert_published(figures, "F6", stack)

@@ -73,13 +73,15 @@ def sleep_through_a_replacement(stack, sleeper, other, seconds):
 
 def test_f9_a_projector_that_slept_through_its_replacement_is_refused_and_counts_nothing_twice(own_stack, figures):
     stack = own_stack
-    other = stack.add("projector").start()
+    other = stack.projector
+    # Small bites: what came while the group was shared out anew is still in its hands when it falls asleep.
+    sleeper = stack.add("projector", TALLY_PROJECTOR_BATCH_EVENTS=scaled("20", "1")).start()
     refused = []
     with Load(stack) as load:
         # A sleeper that had nothing in its hands has nothing to be refused: such a round is run again.
         for number in range(2 * ZOMBIES + 2):
             seconds = LONG_SLEEP_S if not refused else 0
-            count = sleep_through_a_replacement(stack, stack.projector, other, seconds)
+            count = sleep_through_a_replacement(stack, sleeper, other, seconds)
             if count > 0:
                 refused.append(count)
             if len(refused) == ZOMBIES:
@@ -88,6 +90,7 @@ def test_f9_a_projector_that_slept_through_its_replacement_is_refused_and_counts
     figures.exactly("F9 zombies that were refused", len(refused), ZOMBIES)
     figures.told("F9 rounds without anything to refuse", number + 1 - len(refused))
     figures.told("F9 writes that were refused", sum(refused))
+    assert '"projector.refused"' in sleeper.log_text(), "the log does not say that it was refused"
     assert_diff_0(figures, "F9", stack, [load])
     assert_published(figures, "F9", stack)
 

@@ -15,7 +15,7 @@ def published(stack):
     return stack.command.metrics()["tally_relay_published_total"]
 
 
-def test_f7_a_postgresql_that_stops_at_once_again_and_again_keeps_every_acknowledged_write(own_stack, figures, postgres):
+def test_f7_a_postgresql_stopped_at_once_again_and_again_keeps_every_acknowledged_write(own_stack, figures, postgres):
     stack = own_stack
     with Load(stack) as load:
         for _ in range(STOPS):
