@@ -67,7 +67,7 @@ server_postgres_spawn() {
 		listen_addresses = '127.0.0.1'
 		port = ${PORT[postgres]}
 		unix_socket_directories = ''
-		max_connections = 100
+		max_connections = 300
 		shared_buffers = 256MB
 		max_wal_size = 2GB
 		log_line_prefix = '%m [%p] %a '

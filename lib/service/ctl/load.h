@@ -19,6 +19,8 @@
 
 struct tally_load_options {
     const char *command_address; /* host:port of the write API */
+    const char *other_address;   /* of a second one on the same database, or NULL. Connections are
+                                    shared out; one that gets no answer turns to the other. */
     const char *query_address;   /* of the read API; used with `visibility` > 0 */
     int64_t users;               /* made first, or found again by the same seed; > 0 */
     struct tally_distribution distribution;
@@ -30,6 +32,11 @@ struct tally_load_options {
     uint64_t seed;
     double visibility;   /* share of writes that are read back, 0 to 1 */
     int64_t retry_for_s; /* longest time one command is repeated */
+    /* Takes a line for each acknowledged command, its fields separated by tabs: kind ("user" or a
+     * name of the mix), id of what was made or removed, whose count moved, their version after it,
+     * and the post that was commented on or 0. User and version are 0 where a repeated delete found
+     * nothing and so counts as done. NULL: none is kept. */
+    const char *ledger_path;
     /* Several times a second: `phase` is "making users" or "writing"; `total` may be 0. */
     void (*on_progress)(void *context, const char *phase, int64_t done, int64_t total);
     void *context;

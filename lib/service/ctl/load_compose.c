@@ -19,6 +19,7 @@ bool load_compose_user(struct load_lane *lane)
     uint64_t seed = lane->load->options->seed;
     clear(lane);
     lane->user = lane->number;
+    lane->subject = 0;
     tally_buffer_append_text(&lane->target, "/v1/users");
     tally_buffer_format(&lane->headers,
                         "Content-Type: application/json\r\n"
@@ -74,6 +75,7 @@ bool load_compose_command(struct load_lane *lane)
         lane->kind = TALLY_LOAD_COMMENT;
     if (lane->kind == TALLY_LOAD_COMMENT && (target = tally_made_any(&load->posts, random)) == 0)
         lane->kind = TALLY_LOAD_POST;
+    lane->subject = target;
     if (lane->kind == TALLY_LOAD_POST)
         compose_post(lane);
     else if (lane->kind == TALLY_LOAD_COMMENT)

@@ -134,6 +134,8 @@ static enum tally_status prepare(struct load *load)
         status = load_lanes_open(load, load->error);
     if (status == TALLY_OK)
         status = load_readers_open(load, load->error);
+    if (status == TALLY_OK)
+        status = load_ledger_open(load, load->error);
     return status;
 }
 
@@ -145,6 +147,11 @@ enum tally_status tally_load_run(const struct tally_load_options *options,
     enum tally_status status = prepare(&load);
     if (status == TALLY_OK)
         status = run_watched(&load);
+    struct tally_error unwritten;
+    if (load_ledger_close(&load, &unwritten) != TALLY_OK && status == TALLY_OK) {
+        *error = unwritten;
+        status = unwritten.status;
+    }
     load_readers_close(&load);
     load_lanes_close(&load);
     tally_made_release(&load.posts);
