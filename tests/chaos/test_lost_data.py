@@ -1,9 +1,11 @@
 """Faults of a Redis that lost what it had been told: its last second, its last thousands of events, everything."""
-import json
 import os
+import random
 import shutil
 import time
+from itertools import islice
 
+from support import topics
 from support.failover import Pair
 from support.load import Load
 from support.oracle import assert_diff_0, until_equal
@@ -16,19 +18,14 @@ FINE = 0
 
 
 def users_of(load, most=200):
-    """Users that the load has made."""
-    found = []
-    for entry in load.ledger():
-        if entry.kind == "user" and entry.user not in found:
-            found.append(entry.user)
-        if len(found) == most:
-            break
-    return found
+    """The first users that the load has made."""
+    made = (str(entry.user) for entry in load.ledger() if entry.kind == "user")
+    return list(islice(made, most))
 
 
 def until_more_is_applied(stack, events):
     """Also where Redis goes back meanwhile: counted from the lowest that was seen."""
-    seen = stack.applied()
+    seen = until("there is a read model", lambda: [stack.applied()])[0]
 
     def more():
         nonlocal seen
@@ -128,3 +125,97 @@ def test_f11_flushall_under_load_shows_no_number_too_low_and_fills_again_from_a_
     figures.time("F11 longest time without a read", readers.unavailable_s, 60)
     assert_nothing_wrong(figures, "F11", readers)
     assert_diff_0(figures, "F11", stack, [load])
+
+
+def test_f11_flushall_at_every_moment_of_a_generations_beginning_leaves_one_that_is_whole(own_stack, figures):
+    stack, flushes, chance = own_stack, scaled(200, 20), random.Random(11)
+    with Load(stack) as load:
+        with Readers(stack, users_of(load)) as readers:
+            until_more_is_applied(stack, 100)
+            for _ in range(flushes):
+                stack.redis.call("FLUSHALL")
+                # From before the projector has noticed to after it has begun another one.
+                time.sleep(chance.uniform(0, 0.7))
+            until_more_is_applied(stack, 100)
+    figures.exactly("F11 flushes while a generation begins", flushes, flushes)
+    assert not readers.wrong, (len(readers.wrong), readers.wrong[:5])
+    assert stack.projector.runs(), stack.projector.log_tail()
+    assert_diff_0(figures, "F11 flushed while it begins", stack, [load])
+
+
+def test_f11_flushall_where_the_log_is_not_whole_is_mended_by_the_one_command_that_is_named(own_stack, figures):
+    stack = own_stack
+    with Load(stack) as load:
+        with Readers(stack, users_of(load)) as readers:
+            until_more_is_applied(stack, scaled(2000, 300))
+            # Or it would stop for the records that it has not yet seen.
+            stack.projector.pause()
+            topics.drop_records(stack)
+            stack.redis.call("FLUSHALL")
+            stack.projector.resume()
+            assert stack.projector.wait() != 0
+            said = failure(stack)
+            figures.told("F11 said", said)
+            assert "`tallyctl rebuild`" in said
+            # Nobody knows what is missing: every read says so until the command has been run.
+            assert stack.read.get("/v1/stats").status == 503
+            load.until_more(100)
+            stack.ctl("rebuild", check=FINE, timeout=600)
+            stack.projector.start()
+            until("it can be read", lambda: stack.read.get("/v1/stats").status == 200)
+            load.until_more(100)
+    assert_nothing_wrong(figures, "F11 not whole", readers)
+    assert_diff_0(figures, "F11 not whole", stack, [load])
+
+
+def failure(stack):
+    return [line["cause"] for line in stack.projector.log_lines() if line["event"] == "service.failed"][-1]
+
+
+def test_users_who_are_evicted_are_flagged_when_they_are_written_and_one_command_restores_them(own_stack, figures):
+    stack, evicted = own_stack, scaled(100, 10)
+    with Load(stack) as load:
+        users = users_of(load, evicted)
+        load.until_more(scaled(2000, 300))
+        for user in users:
+            until("the user is there", lambda user=user: stack.redis.call("DEL", stack.user_key(user)) == "1")
+        until("the projector has noticed", lambda: stack.projector.metrics()["tally_projector_lost_users_total"] > 0)
+        told = [line["reason"] for line in stack.projector.log_lines() if line["event"] == "projector.users_lost"][0]
+        figures.told("one evicted key: said", told)
+        assert "`tallyctl repair --all-differing`" in told
+        load.until_more(scaled(500, 100))
+        stack.ctl("repair", "--all-differing", check=FINE, timeout=600)
+        load.until_more(100)
+    assert_diff_0(figures, "one evicted key: ", stack, [load])
+
+
+def test_evicted_totals_come_back_by_themselves_and_are_never_shown_too_low(own_stack, figures):
+    stack, evicted = own_stack, scaled(100, 20)
+    with Load(stack) as load:
+        with Readers(stack, users_of(load)) as readers:
+            until_more_is_applied(stack, 100)
+            generation = stack.redis.call("GET", "tally:generation")
+            for number in range(evicted):
+                key = f"tally:{generation}:{{{number % stack.partitions}}}:totals"
+                stack.redis.call("DEL", key)
+                until("the totals are back", lambda key=key: stack.redis.call("EXISTS", key) == "1")
+    assert_nothing_wrong(figures, "evicted totals: ", readers)
+    assert_diff_0(figures, "evicted totals: ", stack, [load])
+
+
+def test_an_evicted_position_ends_the_projector_by_name_and_one_command_mends_it(own_stack, figures):
+    stack = own_stack
+    with Load(stack) as load:
+        with Readers(stack, users_of(load)) as readers:
+            until_more_is_applied(stack, 100)
+            generation = stack.redis.call("GET", "tally:generation")
+            stack.redis.call("DEL", f"tally:{generation}:{{3}}:position")
+            assert stack.projector.wait() != 0
+            said = failure(stack)
+            figures.told("evicted position: said", said)
+            assert "`tallyctl rebuild`" in said
+            stack.ctl("rebuild", check=FINE, timeout=600)
+            stack.projector.start()
+            load.until_more(100)
+    assert_nothing_wrong(figures, "evicted position: ", readers)
+    assert_diff_0(figures, "evicted position: ", stack, [load])

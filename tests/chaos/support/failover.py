@@ -4,6 +4,7 @@ import os
 import select
 import socket
 import threading
+from contextlib import suppress
 
 from support.process import free_port
 from support.redis import Redis
@@ -11,17 +12,25 @@ from support.wait import until
 
 
 class Address:
-    """A TCP forwarder. Connections that are open stay with the server that they were made to."""
+    """A TCP forwarder."""
 
     def __init__(self, port):
         self._target = port
+        self._open = set()
         self.port = free_port()
         self._listener = socket.create_server(("127.0.0.1", self.port))
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
 
     def lead_to(self, port):
+        """New connections. Those that are open stay where they are."""
         self._target = port
+
+    def cut(self):
+        """Closes the connections that are open."""
+        for end in list(self._open):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
 
     def close(self):
         self._listener.shutdown(socket.SHUT_RDWR)
@@ -35,14 +44,14 @@ class Address:
                 return
             threading.Thread(target=self._forward, args=(client, self._target), daemon=True).start()
 
-    @staticmethod
-    def _forward(client, port):
+    def _forward(self, client, port):
         try:
             server = socket.create_connection(("127.0.0.1", port))
         except OSError:
             client.close()
             return
         other = {client: server, server: client}
+        self._open.add(client)
         for end in other:
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
@@ -55,6 +64,7 @@ class Address:
         except OSError:
             return
         finally:
+            self._open.discard(client)
             client.close()
             server.close()
 
