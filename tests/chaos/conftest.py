@@ -1,7 +1,7 @@
-"""The faults of GATES.md, F1 to F20. Each test prints its figures beside their limits, and all stand in a table at the end.
+"""The faults F1 to F20. Each test prints its figures beside their limits, and all stand in a table at the end.
 
-TALLY_CHAOS=short runs each in seconds (support/scale.py). PostgreSQL and Kafka are of this run alone, and a test may kill
-them; each stack has a database, topics and a Redis of its own, as in the end-to-end tests.
+TALLY_CHAOS=short runs each in seconds (support/scale.py). PostgreSQL and Kafka are of this run alone, and a test may
+kill them; each stack has a database, topics and a Redis of its own, as in the end-to-end tests.
 """
 import pytest
 

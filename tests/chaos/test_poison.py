@@ -55,7 +55,7 @@ def test_f13_undecodable_events_are_set_aside_with_reasons_and_cost_only_their_o
             produce(stack, chance.choice(victims), WRONG[number % len(WRONG)])
         # Whoever was hit is flagged; who was chosen by nobody is not.
         found = until("all are in the dead letters", lambda: len(letters(stack)) >= POISON and letters(stack), 120)
-        until(f"{EVENTS} events are applied", lambda: stack.applied() >= EVENTS, EVENTS / 200)
+        until(f"{EVENTS} events are applied", lambda: stack.applied() >= EVENTS, EVENTS / 40)
     hit = {letter["user"] for letter in found}
     figures.load("F13 load", load.per_second)
     figures.told("F13 events", stack.applied())

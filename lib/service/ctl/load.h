@@ -19,6 +19,8 @@
 
 struct tally_load_options {
     const char *command_address; /* host:port of the write API */
+    const char *other_address;   /* of a second one on the same database, or NULL. Connections are
+                                    shared out; one that gets no answer turns to the other. */
     const char *query_address;   /* of the read API; used with `visibility` > 0 */
     int64_t users;               /* made first, or found again by the same seed; > 0 */
     struct tally_distribution distribution;

@@ -12,15 +12,17 @@
 
 #include <stdio.h>
 
+enum { LOAD_ADDRESSES = 2 };
 enum load_phase { LOAD_MAKING_USERS, LOAD_WRITING };
 
 struct load;
 
 /* A lane is free, waits for its command's time or for the next attempt (timer), or has a request
- * in flight (client). */
+ * in flight (one of its clients). */
 struct load_lane {
     struct load *load;
-    struct tally_http_client *client;
+    struct tally_http_client *clients[LOAD_ADDRESSES]; /* NULL where there is no such address */
+    int place;                                         /* of the client in use */
     struct tally_timer *timer;
     bool busy;
     int64_t number; /* of the command, from 0 in each phase */

@@ -186,6 +186,8 @@ static void try_later(struct load_lane *lane, const char *failure)
         fail(lane, failure);
         return;
     }
+    if (lane->clients[1] != NULL)
+        lane->place = 1 - lane->place;
     load->report->retries++;
     load_count_error(&load->report->retry_causes, failure);
     tally_timer_set(lane->timer, wait_ms * 1000);
@@ -225,7 +227,8 @@ static void attempt(struct load_lane *lane)
     };
     struct tally_error error;
     lane->attempts++;
-    if (tally_http_client_send(lane->client, &request, on_answered, lane, &error) != TALLY_OK)
+    if (tally_http_client_send(lane->clients[lane->place], &request, on_answered, lane, &error) !=
+        TALLY_OK)
         try_later(lane, tally_status_slug(error.status));
 }
 
@@ -296,6 +299,17 @@ void load_lanes_start(struct load *load)
         start_next(&load->lanes[i]);
 }
 
+static enum tally_status open_clients(struct load_lane *lane, struct tally_error *error)
+{
+    const struct tally_load_options *options = lane->load->options;
+    const char *const addresses[LOAD_ADDRESSES] = {options->command_address,
+                                                   options->other_address};
+    enum tally_status status = TALLY_OK;
+    for (int i = 0; status == TALLY_OK && i < LOAD_ADDRESSES && addresses[i] != NULL; i++)
+        status = tally_http_client_new(lane->load->base, addresses[i], 0, &lane->clients[i], error);
+    return status;
+}
+
 enum tally_status load_lanes_open(struct load *load, struct tally_error *error)
 {
     load->lanes = calloc((size_t)load->options->connections, sizeof *load->lanes);
@@ -310,8 +324,8 @@ enum tally_status load_lanes_open(struct load *load, struct tally_error *error)
         tally_buffer_init(&lane->target, TARGET_BYTES);
         tally_buffer_init(&lane->headers, HEADERS_BYTES);
         tally_buffer_init(&lane->body, BODY_BYTES);
-        status = tally_http_client_new(load->base, load->options->command_address, 0, &lane->client,
-                                       error);
+        status = open_clients(lane, error);
+        lane->place = lane->clients[1] != NULL ? i % LOAD_ADDRESSES : 0;
         if (status == TALLY_OK)
             status = tally_timer_new(load->base, on_timer, lane, &lane->timer, error);
     }
@@ -322,8 +336,10 @@ void load_lanes_close(struct load *load)
 {
     for (int i = 0; load->lanes != NULL && i < load->options->connections; i++) {
         struct load_lane *lane = &load->lanes[i];
-        if (lane->client != NULL)
-            tally_http_client_free(&lane->client);
+        for (int place = 0; place < LOAD_ADDRESSES; place++) {
+            if (lane->clients[place] != NULL)
+                tally_http_client_free(&lane->clients[place]);
+        }
         if (lane->timer != NULL)
             tally_timer_free(&lane->timer);
         tally_buffer_release(&lane->target);

@@ -19,7 +19,8 @@ Entry = namedtuple("Entry", "kind id user version post")
 class Load:
     """Runs while its `with` block does. Every command is repeated until its outcome is known; none may fail."""
 
-    def __init__(self, stack, address=None, rate_s=RATE_S, users=USERS, connections=CONNECTIONS, retry_for_s=120, more=()):
+    def __init__(self, stack, address=None, rate_s=RATE_S, users=USERS, connections=CONNECTIONS, retry_for_s=120,
+                 more=()):
         self._stack = stack
         number = 1 + sum(name.startswith("ledger-") for name in os.listdir(stack.folder))
         self.ledger_path = os.path.join(stack.folder, f"ledger-{number}.tsv")

@@ -10,7 +10,7 @@ from support.wait import until
 RECOUNT = """
 WITH p AS (SELECT author_id, count(*) AS n FROM posts WHERE deleted_at IS NULL GROUP BY 1),
      c AS (SELECT author_id, count(*) AS n FROM comments GROUP BY 1)
-SELECT u.id, u.version, coalesce(p.n, 0), coalesce(c.n, 0), u.name, u.email
+SELECT u.id, u.version, coalesce(p.n, 0), coalesce(c.n, 0), u.name, u.email, coalesce(u.avatar, '')
 FROM users u LEFT JOIN p ON p.author_id = u.id LEFT JOIN c ON c.author_id = u.id WHERE u.deleted_at IS NULL
 """
 
@@ -26,8 +26,8 @@ def rows_of(stack, statement):
 
 
 def recount(stack):
-    """{user: (version, posts, comments, name, email)}"""
-    return {row[0]: (int(row[1]), int(row[2]), int(row[3]), row[4], row[5]) for row in rows_of(stack, RECOUNT)}
+    """{user: (version, posts, comments, name, email, avatar)}"""
+    return {row[0]: (int(row[1]), int(row[2]), int(row[3]), *row[4:]) for row in rows_of(stack, RECOUNT)}
 
 
 class Model:
@@ -48,7 +48,7 @@ class Model:
                     self.flagged.add(user)
                 if "deleted" not in fields:
                     self.users[user] = (int(fields["v"]), int(fields["posts"]), int(fields["comments"]),
-                                        fields.get("name"), fields.get("email"))
+                                        fields.get("name"), fields.get("email"), fields.get("avatar", ""))
             for _, fields in redis.hashes([f"tally:{generation}:{{{p}}}:totals" for p in range(stack.partitions)]):
                 totals.update({name: int(value) for name, value in fields.items()})
         self.totals = tuple(totals[name] for name in ("users", "posts", "comments"))
@@ -169,6 +169,7 @@ def assert_published(figures, name, stack, seconds=120):
 
 def _log_of(stack, expected):
     log = Log(stack)
-    behind = [(user, version, log.last.get(user)) for user, version in expected.items() if log.last.get(user) != version]
+    behind = [(user, version, log.last.get(user)) for user, version in expected.items()
+              if log.last.get(user) != version]
     assert not behind, f"{len(behind)} users have events that are not in Kafka; (user, PostgreSQL, Kafka): {behind[:5]}"
     return log

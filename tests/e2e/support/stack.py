@@ -11,6 +11,7 @@ import urllib.request
 from urllib.error import HTTPError
 from urllib.parse import urlsplit, urlunsplit
 
+from support import kafka
 from support.api import Client, Response
 from support.murmur2 import partition_of
 from support.process import Process, free_port
@@ -145,6 +146,7 @@ class Stack:
         until("the database is dropped",
               lambda: self.server_sql(f"DROP DATABASE IF EXISTS {self.database} WITH (FORCE)") is not None)
         Stack.living.remove(self)
+        kafka.delete_topics(self.brokers, [self.topic, self.dlq_topic])
 
     def logs(self):
         for process in [*self.services, self.redis]:
@@ -329,24 +331,24 @@ def psql(dsn, statement):
     return [line.split("\t") for line in done.stdout.splitlines()]
 
 
-class RowLock:
-    """Holds the row of a user, so that a write to that user stays in flight for as long as the test likes."""
+class Lock:
+    """Holds what `statement` locks; it returns one row."""
 
-    def __init__(self, stack, user):
+    def __init__(self, stack, statement):
         self.stack = stack
-        self.user = user
+        self.statement = statement
 
     def __enter__(self):
         self.session = subprocess.Popen(["psql", "-X", "-q", "-A", "-t", "-d", self.stack.dsn], text=True,
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self.session.stdin.write(f"BEGIN; SELECT id FROM users WHERE id = {self.user} FOR UPDATE;\n")
+        self.session.stdin.write(f"BEGIN; {self.statement};\n")
         self.session.stdin.flush()
-        assert self.session.stdout.readline().strip() == self.user
+        assert self.session.stdout.readline().strip(), f"nothing to lock: {self.statement}"
         return self
 
     def until_awaited(self, sessions=1):
         """Until so many sessions of the database wait for a lock."""
-        until(f"{sessions} sessions wait for the row of {self.user}", lambda: int(self.stack.server_sql(
+        until(f"{sessions} sessions wait for {self.statement}", lambda: int(self.stack.server_sql(
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
             f"AND datname = '{self.stack.database}'")[0][0]) >= sessions)
 
@@ -356,3 +358,10 @@ class RowLock:
 
     def __exit__(self, *_):
         self.release()
+
+
+class RowLock(Lock):
+    """Holds the row of a user, so that a write to that user stays in flight for as long as the test likes."""
+
+    def __init__(self, stack, user):
+        super().__init__(stack, f"SELECT id FROM users WHERE id = {user} FOR UPDATE")
