@@ -85,8 +85,10 @@ static void on_totals(enum tally_status status, const struct redisReply *reply, 
     int64_t *const sums[] = {&job->stats.users, &job->stats.posts, &job->stats.comments};
     for (size_t i = 0; status == TALLY_OK && i < 3; i++) {
         int64_t value = 0;
-        if (reply->element[i]->type != REDIS_REPLY_NIL &&
-            !tally_lookup_reply_integer(reply->element[i], &value))
+        /* They are written with the position, so that none are lost ones. */
+        if (reply->element[i]->type == REDIS_REPLY_NIL)
+            status = TALLY_READ_MODEL_INCOMPLETE;
+        else if (!tally_lookup_reply_integer(reply->element[i], &value))
             status = TALLY_PROTOCOL;
         *sums[i] += value;
     }

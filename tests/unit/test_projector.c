@@ -375,6 +375,9 @@ Test(projector, starts_only_from_a_position_that_fits_the_log)
     other = good;
     other.partitions = 4;
     cr_expect_eq(check(other, 0, 50, &error), TALLY_CONFIG, "partitions were added");
+    other = good;
+    other.totals_lost = true;
+    cr_expect_eq(check(other, 0, 50, &error), TALLY_CONFIG, "its totals are gone");
     other = (struct tally_position){0};
     cr_expect_eq(check(other, 0, 50, &error), TALLY_CONFIG, "the position is gone");
     cr_expect_not_null(strstr(error.text, "tallyctl rebuild"));

@@ -45,6 +45,11 @@ enum tally_status tally_position_check(const struct tally_position *position, in
                           "the read model was built from %d partitions, and the topic has %d; "
                           "`tallyctl rebuild` builds it anew",
                           position->partitions, log->partitions);
+    if (position->totals_lost && position->offset > 0)
+        return tally_fail(error, TALLY_CONFIG,
+                          "the totals of partition %d are lost; `tallyctl rebuild` builds the read "
+                          "model anew",
+                          partition);
     if (position->offset < log->low)
         return tally_fail(error, TALLY_CONFIG,
                           "partition %d: retention has dropped the offsets %" PRId64 " to %" PRId64

@@ -262,6 +262,10 @@ enum tally_status tally_round_heartbeat(struct tally_round *round, struct tally_
         .to_offset = stands->folded,
         .event_at_ms = -1,
         .fresh_at_ms = fresh_at_ms,
+        /* Should their key have been evicted or removed, they are back before anybody starts from
+         * what is left. */
+        .totals = stands->totals,
+        .totals_changed = true,
     };
     return add_apply(round, encoder, &apply, 0, error);
 }

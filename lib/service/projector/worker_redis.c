@@ -209,9 +209,11 @@ static enum tally_status resume(struct tally_worker *worker, const struct return
     if (status != TALLY_OK)
         return position->present ? status : confirm_missing(worker, error);
     tally_partition_resume(&worker->model->partitions[trip->id], position);
+    const int64_t now_us = tally_clock_monotonic_us();
     worker->watches[trip->id] = (struct tally_watch){
-        .progress_us = tally_clock_monotonic_us(),
+        .progress_us = now_us,
         .progress_offset = position->offset,
+        .compared_us = now_us,
     };
     tally_log(TALLY_LOG_INFO, "projector.partition_resumed", TALLY_INTEGER("partition", trip->id),
               TALLY_INTEGER("generation", worker->model->generation),

@@ -77,9 +77,10 @@ static enum tally_status open_producer(struct tally_relay *relay, struct tally_e
 
 enum tally_status relay_count_partitions(struct tally_relay *relay, struct tally_error *error)
 {
+    const enum tally_status status =
+        tally_producer_partitions(relay->producer, METADATA_TIMEOUT_MS, &relay->partitions, error);
     relay->asked_us = tally_clock_monotonic_us();
-    return tally_producer_partitions(relay->producer, METADATA_TIMEOUT_MS, &relay->partitions,
-                                     error);
+    return status;
 }
 
 /* Makes the events of another database this one's, piece by piece. */

@@ -5,7 +5,6 @@ from collections import Counter
 
 from support.murmur2 import partition_of
 from support.resp import Resp
-from support.stack import PARTITIONS
 from support.wait import until
 
 RECOUNT = """
@@ -43,14 +42,14 @@ class Model:
             generation = redis.call("GET", "tally:generation")
             for key, fields in redis.hashes(redis.scan(f"tally:{generation}:{{*}}:user:*")):
                 user = key.rsplit(":", 1)[1]
-                if f"{{{partition_of(user, PARTITIONS)}}}" not in key:
+                if f"{{{partition_of(user, stack.partitions)}}}" not in key:
                     self.misplaced.append(key)
                 if "flagged" in fields:
                     self.flagged.add(user)
                 if "deleted" not in fields:
                     self.users[user] = (int(fields["v"]), int(fields["posts"]), int(fields["comments"]),
                                         fields.get("name"), fields.get("email"), fields.get("avatar", ""))
-            for _, fields in redis.hashes([f"tally:{generation}:{{{p}}}:totals" for p in range(PARTITIONS)]):
+            for _, fields in redis.hashes([f"tally:{generation}:{{{p}}}:totals" for p in range(stack.partitions)]):
                 totals.update({name: int(value) for name, value in fields.items()})
         self.totals = tuple(totals[name] for name in ("users", "posts", "comments"))
 

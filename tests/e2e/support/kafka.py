@@ -84,6 +84,16 @@ def delete_topics(brokers, topics):
         at += 2
 
 
+def add_partitions(brokers, topic, count):
+    """To make `count`, by CreatePartitions version 0
+    (https://kafka.apache.org/protocol#The_Messages_CreatePartitions) on a single broker."""
+    name = topic.encode()
+    body = struct.pack(">ih", 1, len(name)) + name + struct.pack(">iiib", count, -1, 30000, 0)
+    answer = _asked(brokers, 37, 0, body)
+    error = struct.unpack_from(">h", answer, 4 + 4 + 4 + 2 + len(name))[0]  # correlation, throttle, topics, name
+    assert error == 0, f"adding partitions to {topic}: error {error}"
+
+
 def _asked(brokers, api, version, body):
     """One request on a connection of its own."""
     host, port = brokers.split(",")[0].rsplit(":", 1)

@@ -110,6 +110,7 @@ class Stack:
         self.dsn = urlunsplit(urlsplit(self.server_dsn)._replace(path=f"/{self.database}"))
         self.redis = Redis(self.folder, os.path.join(self.folder, "redis.log"))
         self.services = []
+        self.partitions = PARTITIONS
         self._user_count = 0
         Stack.living.append(self)
 
@@ -313,12 +314,12 @@ class Stack:
         """Sum of the read model's positions: events applied since the topic began."""
         script = ("local sum = 0 for p = 0, ARGV[1] - 1 do sum = sum + (redis.call('HGET', 'tally:' .. "
                   "redis.call('GET', 'tally:generation') .. ':{' .. p .. '}:position', 'offset') or 0) end return sum")
-        return int(self.redis.call("EVAL", script, "0", str(PARTITIONS)))
+        return int(self.redis.call("EVAL", script, "0", str(self.partitions)))
 
     def user_key(self, user):
         """The user's key in Redis, by our own reading of the layout."""
         generation = self.redis.call("GET", "tally:generation")
-        return f"tally:{generation}:{{{partition_of(user, PARTITIONS)}}}:user:{user}"
+        return f"tally:{generation}:{{{partition_of(user, self.partitions)}}}:user:{user}"
 
 
 def psql(dsn, statement):
