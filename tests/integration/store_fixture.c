@@ -52,6 +52,7 @@ void writer_open(struct writer *writer, const char *dsn, size_t connections, int
         .connections = connections,
         .limits = {8192, 64 << 20, 256, 8 << 20},
         .timeout_ms = timeout_ms,
+        .patience_ms = 750,
         .on_committed = on_committed,
         .on_batch = on_batch,
         .on_failure = on_failure,

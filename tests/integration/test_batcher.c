@@ -121,7 +121,7 @@ Test(batcher, a_session_lost_in_flight_makes_the_outcome_unknown_and_the_key_can
 
 static bool breaker_open(void *context)
 {
-    return tally_batcher_breaker_open(((struct writer *)context)->batcher);
+    return tally_breaker_refuses(tally_batcher_breaker(((struct writer *)context)->batcher));
 }
 
 static bool connected(void *context)
