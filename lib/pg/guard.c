@@ -18,7 +18,9 @@ struct tally_pg_guard {
     struct tally_pg_connection *probe;
     const struct tally_pg_connection *watched[TALLY_PG_GUARD_CONNECTIONS_MOST];
     size_t watched_count;
-    int64_t probed_us; /* when the last probe was sent */
+    int64_t probed_us;  /* when the last probe was sent */
+    int64_t looked_us;  /* … and the last look at the connections was */
+    int64_t excused_us; /* since then it has looked in time */
 };
 
 static const struct tally_pg_statement probe_statement = {.sql = "select 1"};
@@ -55,6 +57,8 @@ static struct tally_breaker_sight see(const struct tally_pg_guard *guard)
         if (tally_pg_connection_failures(connection) > 0)
             sight.failure = tally_pg_connection_error(connection);
     }
+    if (sight.asked_us < guard->excused_us)
+        sight.asked_us = guard->excused_us;
     return sight;
 }
 
@@ -103,9 +107,19 @@ static bool probe_is_due(const struct tally_pg_guard *guard,
     return now_us - guard->probed_us >= (unanswered ? wait_us : IDLE_PROBE_US);
 }
 
+/* A process that was stopped, or starved, did not hear what was said meanwhile. */
+static void excuse_stall(struct tally_pg_guard *guard)
+{
+    const int64_t now_us = tally_clock_monotonic_us();
+    if (now_us - guard->looked_us > guard->options.patience_ms * 1000 / 2)
+        guard->excused_us = now_us;
+    guard->looked_us = now_us;
+}
+
 static void on_tick(void *argument)
 {
     struct tally_pg_guard *guard = argument;
+    excuse_stall(guard);
     const struct tally_breaker_sight sight = see(guard);
     if (probe_is_due(guard, &sight))
         send_probe(guard);

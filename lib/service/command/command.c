@@ -11,7 +11,6 @@
 
 enum {
     REASON_BYTES = 256,
-    FAILURE_LOG_INTERVAL_MS = 1000,
     QUEUE_BYTES = 256 << 20,
     BATCH_BYTES = 8 << 20,
 };
@@ -35,7 +34,7 @@ static void on_failure(const struct tally_error *error, void *context)
 {
     struct tally_command_service *service = context;
     int64_t suppressed = 0;
-    if (!tally_log_allow(&service->failure_limit, FAILURE_LOG_INTERVAL_MS, &suppressed))
+    if (!tally_log_news(&service->failures, error->text, &suppressed))
         return;
     tally_log(TALLY_LOG_WARNING, "command.postgresql",
               TALLY_TEXT("status", tally_status_slug(error->status)),

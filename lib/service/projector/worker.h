@@ -67,7 +67,8 @@ struct tally_worker {
     int64_t pulse_us;   /* monotonic: next heartbeat */
     int64_t summary_us; /* monotonic: next summary line */
     int64_t summary_events;
-    struct tally_log_limit anomaly_limit, trouble_limit, redis_limit, letter_limit;
+    struct tally_log_limit anomaly_limit, trouble_limit, letter_limit;
+    struct tally_log_repeat redis_losses;
 
     struct tally_error trouble; /* the last one, for the reason of a stall; OK: none */
     struct tally_error fatal;   /* OK: none; else the thread ends */
