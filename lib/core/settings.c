@@ -77,6 +77,8 @@ const struct tally_setting tally_settings_table[] = {
             "Commands that may wait for a batch; more are answered 503"),
     INTEGER("TALLY_COMMAND_TIMEOUT_MS", command_timeout_ms, "5000", 100, 60000, "ms", COMMAND,
             "Longest wait for a batch to be sent, and then for its outcome"),
+    INTEGER("TALLY_BREAKER_MS", breaker_ms, "750", 10, 60000, "ms", COMMAND | QUERY,
+            "Silence of PostgreSQL or Redis, with an answer due, after which requests are refused at once"),
     INTEGER("TALLY_HTTP_CONNECTIONS_MOST", http_connections_most, "4096", 1, 100000, "connections",
             COMMAND | QUERY, "Client connections that are open at once; more wait in the backlog"),
     INTEGER("TALLY_RELAY_BATCH_EVENTS", relay_batch_events, "2000", 1, 100000, "events", COMMAND,

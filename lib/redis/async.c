@@ -17,6 +17,7 @@ enum {
     BACKOFF_FIRST_MS = 20,
     BACKOFF_MOST_MS = 1000,
     HEARTBEAT_US = 500000,
+    STEADY_US = 5000000,        /* a connection that lasts so long was no failure */
     COMMAND_LIMIT_BYTES = 4096, /* of the connection's own commands */
 };
 
@@ -46,6 +47,7 @@ struct tally_redis_async {
     struct tally_timer *heartbeat;
     int64_t heard_us; /* last reply */
     int64_t begun_us; /* of the attempt to connect */
+    int64_t opened_us;
     struct tally_backoff backoff;
     struct tally_random random;
     struct tally_redis_async_counts counts;
@@ -68,6 +70,8 @@ static void close_down(struct tally_redis_async *async, const char *reason)
     tally_timer_cancel(async->heartbeat);
     if (async->stopping)
         return;
+    if (was_open && tally_clock_monotonic_us() - async->opened_us >= STEADY_US)
+        async->backoff.attempts = 0;
     tally_timer_set(async->reconnect,
                     tally_backoff_next_ms(&async->backoff, &async->random) * 1000);
     if (!was_open)
@@ -139,6 +143,15 @@ static void watch_deadline(struct tally_redis_async *async, int64_t deadline_us)
     tally_timer_set(async->deadlines, delay_us > 0 ? delay_us : 0);
 }
 
+/* When the connection is given up unless something is heard before; with commands in flight only.
+ */
+static int64_t patience_ends_us(const struct tally_redis_async *async)
+{
+    int64_t asked_us = async->pendings->sent_us;
+    int64_t silent_since_us = async->heard_us > asked_us ? async->heard_us : asked_us;
+    return silent_since_us + async->options.patience_ms * 1000;
+}
+
 /* Sends whether or not the connection is open: the greeting comes before it is. The command is
  * terminated first, since hiredis 0.14 looks for its arguments with strchr(). */
 static enum tally_status queue_command(struct tally_redis_async *async,
@@ -179,6 +192,7 @@ static enum tally_status queue_command(struct tally_redis_async *async,
     pending->answered = answered;
     pending->context = context;
     watch_deadline(async, deadline_us);
+    watch_deadline(async, patience_ends_us(async));
     return TALLY_OK;
 }
 
@@ -190,17 +204,22 @@ static void on_heartbeat_answered(enum tally_status status, const struct redisRe
     (void)context;
 }
 
-static enum tally_status queue_ping(struct tally_redis_async *async, int64_t deadline_us,
-                                    tally_redis_answered *answered, struct tally_error *error)
+/* A command of the connection's own. */
+static enum tally_status queue_words(struct tally_redis_async *async, const char *const *words,
+                                     size_t count, int64_t deadline_us,
+                                     tally_redis_answered *answered, struct tally_error *error)
 {
-    struct tally_buffer ping;
-    tally_buffer_init(&ping, COMMAND_LIMIT_BYTES);
-    tally_redis_command(&ping, 1);
-    tally_redis_part_text(&ping, "PING");
-    enum tally_status status = queue_command(async, &ping, deadline_us, answered, async, error);
-    tally_buffer_release(&ping);
+    struct tally_buffer command;
+    tally_buffer_init(&command, COMMAND_LIMIT_BYTES);
+    tally_redis_command(&command, count);
+    for (size_t i = 0; i < count; i++)
+        tally_redis_part_text(&command, words[i]);
+    enum tally_status status = queue_command(async, &command, deadline_us, answered, async, error);
+    tally_buffer_release(&command);
     return status;
 }
+
+static const char *const ping[] = {"PING"};
 
 /* An answer that does not come is noticed as any other: by its deadline. */
 static void on_heartbeat(void *argument)
@@ -210,8 +229,8 @@ static void on_heartbeat(void *argument)
     tally_timer_set(async->heartbeat, HEARTBEAT_US);
     if (async->pendings != NULL || now_us - async->heard_us < HEARTBEAT_US)
         return;
-    enum tally_status status =
-        queue_ping(async, now_us + async->options.timeout_ms * 1000, on_heartbeat_answered, NULL);
+    enum tally_status status = queue_words(
+        async, ping, 1, now_us + async->options.timeout_ms * 1000, on_heartbeat_answered, NULL);
     (void)status; /* a failure is no news: the next heartbeat tries again */
 }
 
@@ -232,7 +251,7 @@ static void on_pong(enum tally_status status, const struct redisReply *reply, vo
     if (async->context == NULL || async->broken || status != TALLY_OK)
         return;
     async->open = true;
-    async->backoff.attempts = 0;
+    async->opened_us = tally_clock_monotonic_us();
     async->reason[0] = '\0';
     async->counts.connections++;
     tally_timer_set(async->heartbeat, HEARTBEAT_US);
@@ -243,31 +262,20 @@ static void on_pong(enum tally_status status, const struct redisReply *reply, vo
 /* AUTH and SELECT where the URL asks for them, and PING, which opens the connection. */
 static enum tally_status greet(struct tally_redis_async *async, struct tally_error *error)
 {
-    struct tally_buffer command;
-    tally_buffer_init(&command, COMMAND_LIMIT_BYTES);
-    int64_t deadline_us = async->begun_us + async->options.timeout_ms * 1000;
+    const struct tally_redis_url *url = &async->url;
+    const bool named = url->user[0] != '\0';
+    char database[16];
+    (void)snprintf(database, sizeof database, "%d", url->database);
+    const char *const authenticate[] = {"AUTH", named ? url->user : url->password, url->password};
+    const char *const select[] = {"SELECT", database};
+    const int64_t deadline_us = async->begun_us + async->options.timeout_ms * 1000;
     enum tally_status status = TALLY_OK;
-    if (async->url.password[0] != '\0') {
-        bool named = async->url.user[0] != '\0';
-        tally_redis_command(&command, named ? 3 : 2);
-        tally_redis_part_text(&command, "AUTH");
-        if (named)
-            tally_redis_part_text(&command, async->url.user);
-        tally_redis_part_text(&command, async->url.password);
-        status = queue_command(async, &command, deadline_us, on_greeted, async, error);
-    }
-    if (status == TALLY_OK && async->url.database != 0) {
-        tally_buffer_clear(&command);
-        tally_redis_command(&command, 2);
-        tally_redis_part_text(&command, "SELECT");
-        char number[16];
-        (void)snprintf(number, sizeof number, "%d", async->url.database);
-        tally_redis_part_text(&command, number);
-        status = queue_command(async, &command, deadline_us, on_greeted, async, error);
-    }
+    if (url->password[0] != '\0')
+        status = queue_words(async, authenticate, named ? 3 : 2, deadline_us, on_greeted, error);
+    if (status == TALLY_OK && url->database != 0)
+        status = queue_words(async, select, 2, deadline_us, on_greeted, error);
     if (status == TALLY_OK)
-        status = queue_ping(async, deadline_us, on_pong, error);
-    tally_buffer_release(&command);
+        status = queue_words(async, ping, 1, deadline_us, on_pong, error);
     return status;
 }
 
@@ -302,6 +310,13 @@ again:
                     tally_backoff_next_ms(&async->backoff, &async->random) * 1000);
 }
 
+/* The peer is silent, or has not answered its oldest command in time: it is taken for dead. */
+static bool overdue(const struct tally_redis_async *async, int64_t now_us)
+{
+    return now_us >= patience_ends_us(async) ||
+           now_us - async->pendings->sent_us >= async->options.timeout_ms * 1000;
+}
+
 /* Calls back what is overdue. The list is in the order of sending, not of deadlines, so it is
  * walked whole; that is once a deadline, not once a command. */
 static void on_deadline(void *argument)
@@ -313,14 +328,14 @@ static void on_deadline(void *argument)
         give_up(async, "out of memory");
         return;
     }
-    /* The peer has not answered its oldest command in time: it is taken for dead. */
-    if (async->pendings != NULL &&
-        now_us - async->pendings->sent_us >= async->options.timeout_ms * 1000) {
+    if (async->pendings != NULL && overdue(async, now_us)) {
         for (const struct pending *each = async->pendings; each != NULL; each = each->next)
             async->counts.timeouts += each->answered != NULL;
         give_up(async, "no answer in time");
         return;
     }
+    if (async->pendings != NULL)
+        watch_deadline(async, patience_ends_us(async));
     for (struct pending *each = async->pendings, *next; each != NULL; each = next) {
         next = each->next;
         int64_t given_up_us = each->sent_us + async->options.timeout_ms * 1000;
@@ -381,6 +396,13 @@ void tally_redis_async_free(struct tally_redis_async **async)
 bool tally_redis_async_open(const struct tally_redis_async *async)
 {
     return async->open;
+}
+
+enum tally_breaker_state tally_redis_async_breaker(const struct tally_redis_async *async)
+{
+    if (async->open)
+        return TALLY_BREAKER_CLOSED;
+    return async->context != NULL ? TALLY_BREAKER_HALF_OPEN : TALLY_BREAKER_OPEN;
 }
 
 const char *tally_redis_async_reason(const struct tally_redis_async *async)

@@ -388,7 +388,11 @@ Test(query_alone, a_silent_redis_is_503_and_comes_back)
     answer = fixture_get(&fixture, "/v1/users/42");
     cr_assert_eq(answer.status, 503);
     cr_assert_str_neq(answer.retry_after, "");
-    cr_assert_eq(fixture_metric(&fixture, "tally_query_breaker_open{thread=\"0\"}"), 1);
+    cr_assert_gt(fixture_metric(&fixture, "tally_breaker_state{dependency=\"redis\",thread=\"0\"}"),
+                 0);
+    cr_assert_eq(
+        fixture_metric(&fixture, "tally_breaker_opened_total{dependency=\"redis\",thread=\"0\"}"),
+        1);
     kill(fixture.redis_process, SIGCONT);
     cr_assert_eq(fixture_await_status(&fixture, "/v1/users/42", 200).status, 200);
 }

@@ -5,8 +5,10 @@ set -euo pipefail
 cd "$(dirname -- "${BASH_SOURCE[0]}")/../.."
 # shellcheck source=tests/support/check.sh
 . tests/support/check.sh
+# shellcheck source=tests/support/tools.sh
+. tests/support/tools.sh
 
-# These versions build with the Go of Debian 12 (1.19) and with today's.
+# As with every Go tool, these versions build with the Go of Debian 12 (1.19) and with today's.
 KUSTOMIZE=sigs.k8s.io/kustomize/kustomize/v5@v5.0.1
 KUBECONFORM=github.com/yannh/kubeconform/cmd/kubeconform@v0.6.7
 SCHEMAS=kubernetes-validate==1.31.0 KUBERNETES=v1.31.0
@@ -135,15 +137,6 @@ check_units() {
 }
 
 # --- Kubernetes --------------------------------------------------------------------------------------------
-install_go_tool() { # install_go_tool MODULE: into a folder of its version
-    local name=${1%@*}
-    local folder=$TOOLS/${1##*@}-${name##*/}
-    [[ -d $folder ]] && return 0
-    rm -rf -- "$folder.new"
-    GOBIN=$folder.new CGO_ENABLED=0 go install "$1"
-    mv -- "$folder.new" "$folder"
-}
-
 install_schemas() {
     local folder=$TOOLS/schemas-$KUBERNETES
     [[ -d $folder ]] && return 0

@@ -121,8 +121,18 @@ kafka_java() { # sets KAFKA_JAVA
         -cp "$KAFKA_LIBS/*")
 }
 
+# A client learns the broker's address from the broker, so that a proxy in front of it is used only by the clients of a
+# listener that advertises the proxy: TALLY_LOCAL_KAFKA_LISTENERS="NAME=port=advertised port …".
 kafka_properties() { # kafka_properties DATA FILE
+    local entry name port advertised listeners='' advertised_listeners='' protocols=''
+    for entry in ${TALLY_LOCAL_KAFKA_LISTENERS:-}; do
+        IFS='=' read -r name port advertised <<<"$entry"
+        listeners+=",$name://127.0.0.1:$port"
+        advertised_listeners+=",$name://127.0.0.1:$advertised"
+        protocols+=",$name:PLAINTEXT"
+    done
     sed -e "s|@BROKER_PORT@|${PORT[kafka]}|g" -e "s|@CONTROLLER_PORT@|${PORT[kafka_controller]}|g" \
+        -e "s|@LISTENERS@|$listeners|; s|@ADVERTISED_LISTENERS@|$advertised_listeners|; s|@PROTOCOLS@|$protocols|" \
         -e "s|@DATA@|$1|g" "$ROOT/deploy/local/kafka/server.properties.in" >"$2"
 }
 

@@ -69,7 +69,8 @@ struct tally_worker {
     int64_t server_us;  /* monotonic: next look at what Redis is */
     int64_t summary_us; /* monotonic: next summary line */
     int64_t summary_events;
-    struct tally_log_limit anomaly_limit, trouble_limit, redis_limit, letter_limit, lost_limit;
+    struct tally_log_limit anomaly_limit, trouble_limit, letter_limit, lost_limit;
+    struct tally_log_repeat redis_losses;
 
     struct tally_error trouble; /* the last one, for the reason of a stall; OK: none */
     struct tally_error fatal;   /* OK: none; else the thread ends */

@@ -75,7 +75,7 @@ void tally_worker_connect(struct tally_worker *worker)
 void tally_worker_disconnect(struct tally_worker *worker, const struct tally_error *error)
 {
     int64_t suppressed = 0;
-    if (tally_log_allow(&worker->redis_limit, LOG_INTERVAL_MS, &suppressed))
+    if (tally_log_news(&worker->redis_losses, error->text, &suppressed))
         tally_log(TALLY_LOG_WARNING, "projector.redis_lost", TALLY_TEXT("reason", error->text),
                   TALLY_INTEGER("suppressed", suppressed));
     tally_redis_close(&worker->redis);

@@ -169,6 +169,15 @@ static enum tally_status serve_term(struct tally_relay *relay, struct tally_back
     return relay_lead(relay, error);
 }
 
+static void log_end(struct tally_relay *relay, const struct tally_error *error)
+{
+    int64_t suppressed = 0;
+    if (tally_log_news(&relay->failures, error->text, &suppressed))
+        tally_log(TALLY_LOG_WARNING, "relay.term_ended",
+                  TALLY_TEXT("code", tally_status_slug(error->status)),
+                  TALLY_TEXT("cause", error->text), TALLY_INTEGER("suppressed", suppressed));
+}
+
 static void *run(void *argument)
 {
     struct tally_relay *relay = argument;
@@ -182,7 +191,7 @@ static void *run(void *argument)
         set_state(relay, STATE_BACKING_OFF);
         relay_set_failure(relay, error.text);
         tally_metric_add(relay->metrics.failures, 1);
-        tally_log_error(TALLY_LOG_WARNING, "relay.term_ended", &error);
+        log_end(relay, &error);
         stand_aside(relay, tally_backoff_next_ms(&retry, &relay->random));
     }
     tally_producer_free(&relay->producer);

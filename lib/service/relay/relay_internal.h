@@ -4,6 +4,7 @@
 #ifndef TALLY_SERVICE_RELAY_INTERNAL_H
 #define TALLY_SERVICE_RELAY_INTERNAL_H
 
+#include "core/log.h"
 #include "core/random.h"
 #include "kafka/producer.h"
 #include "service/relay/flight.h"
@@ -41,6 +42,7 @@ struct tally_relay {
 
     /* The rest belongs to the thread. */
     struct tally_random random;
+    struct tally_log_repeat failures;
     struct tally_producer *producer;
     int32_t partitions;
     struct tally_relay_reader *reader;

@@ -69,6 +69,7 @@ def alter_topic(brokers, topic, settings):
 def _text(text):
     return struct.pack(">h", len(text.encode())) + text.encode()
 
+
 def delete_topics(brokers, topics):
     """By DeleteTopics version 1 (https://kafka.apache.org/protocol#The_Messages_DeleteTopics) on a single broker; one
     that is not there is fine. A broker that is killed looks through all it has when it starts again."""
