@@ -7,6 +7,7 @@ static const struct tally_ctl_command commands[] = {
     {"topics", tally_ctl_topics, "make the topics in Kafka, or show them"},
     {"status", tally_ctl_status, "show how each server and service is"},
     {"verify", tally_ctl_verify, "prove that the read model equals a recount"},
+    {"audit", tally_ctl_audit, "verify without end, and repair single users that differ"},
     {"rebuild", tally_ctl_rebuild, "build the read model anew beside the live one"},
     {"generations", tally_ctl_generations, "list the read models in Redis, roll back, drop"},
     {"repair", tally_ctl_repair, "restore single users from PostgreSQL"},

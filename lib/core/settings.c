@@ -43,6 +43,8 @@ const struct tally_setting tally_settings_table[] = {
          "Address of /livez, /readyz and /metrics of tally-query"),
     TEXT("TALLY_ADMIN_LISTEN", admin_listen, "127.0.0.1:9082", "host:port", PROJECTOR,
          "Address of /livez, /readyz and /metrics of tally-projector"),
+    TEXT("TALLY_ADMIN_LISTEN", admin_listen, "127.0.0.1:9083", "host:port", CTL,
+         "Address of /livez, /readyz and /metrics of tallyctl audit"),
     TEXT("TALLY_COMMAND_ADMIN", command_admin, "127.0.0.1:9080", "host:port", CTL,
          "Admin address of tally-command, for status"),
     TEXT("TALLY_QUERY_ADMIN", query_admin, "127.0.0.1:9081", "host:port", CTL,
@@ -101,7 +103,7 @@ const struct tally_setting tally_settings_table[] = {
             "Reads of one thread that may wait for a version; more are answered at once"),
     INTEGER("TALLY_REDIS_TIMEOUT_MS", redis_timeout_ms, "1000", 10, 60000, "ms", PROJECTOR | QUERY | CTL,
             "Longest wait for an answer from Redis"),
-    INTEGER("TALLY_DRAIN_MS", drain_ms, "5000", 0, 600000, "ms", SERVICES,
+    INTEGER("TALLY_DRAIN_MS", drain_ms, "5000", 0, 600000, "ms", SERVICES | CTL,
             "Longest time between SIGTERM and exit for what is in flight"),
 };
 /* clang-format on */

@@ -57,6 +57,7 @@ int tally_ctl_migrate(struct tally_ctl *ctl, int argc, char **argv);
 int tally_ctl_topics(struct tally_ctl *ctl, int argc, char **argv);
 int tally_ctl_status(struct tally_ctl *ctl, int argc, char **argv);
 int tally_ctl_verify(struct tally_ctl *ctl, int argc, char **argv);
+int tally_ctl_audit(struct tally_ctl *ctl, int argc, char **argv);
 int tally_ctl_dlq(struct tally_ctl *ctl, int argc, char **argv);
 int tally_ctl_erase(struct tally_ctl *ctl, int argc, char **argv);
 int tally_ctl_explain(struct tally_ctl *ctl, int argc, char **argv);

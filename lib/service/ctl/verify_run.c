@@ -2,6 +2,7 @@
 #include "pg/blocking.h"
 #include "service/ctl/verify_internal.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -27,6 +28,20 @@ void verify_progress(const struct verify_run *run)
                                   run->pending_count);
 }
 
+enum tally_status verify_step(const struct verify_run *run, size_t looked, const char *cursor)
+{
+    if (run->options->on_step == NULL)
+        return TALLY_OK;
+    /* Who is pending is there in the order of the walk. */
+    struct tally_verify_place place = {
+        .keys = cursor != NULL,
+        .user_id = run->pending_count > 0 ? run->pending[0].id - 1 : run->last_id,
+    };
+    if (cursor != NULL)
+        memcpy(place.cursor, cursor, sizeof place.cursor);
+    return run->options->on_step(run->options->context, &place, looked, run->error);
+}
+
 void verify_tell(struct verify_run *run, const struct tally_verify_difference *difference)
 {
     run->result->differences++;
@@ -41,10 +56,12 @@ static void settle_different(struct verify_run *run)
         verify_tell(run, &run->differences.list[i]);
 }
 
-static void settle_equal(struct verify_run *run, const struct tally_verify_found *found)
+static void settle_equal(struct verify_run *run, int64_t id, const struct tally_verify_found *found)
 {
     run->result->equal++;
     run->result->flagged += found->flagged;
+    if (found->flagged && run->options->on_flagged != NULL)
+        run->options->on_flagged(run->options->context, id, found->version);
 }
 
 static void wait_for(struct verify_run *run, int64_t id, int64_t wanted)
@@ -79,7 +96,7 @@ static enum tally_status first_look(struct verify_run *run, const struct tally_r
         }
         switch (tally_verify_first_look(&user, &found, &run->differences)) {
         case TALLY_VERIFY_EQUAL:
-            settle_equal(run, &found);
+            settle_equal(run, user.id, &found);
             break;
         case TALLY_VERIFY_DIFFERENT:
             settle_different(run);
@@ -98,7 +115,7 @@ static bool judge(struct verify_run *run, struct verify_pending *pending,
 {
     switch (tally_verify_next_look(user, found, pending->wanted, &run->differences)) {
     case TALLY_VERIFY_EQUAL:
-        settle_equal(run, found);
+        settle_equal(run, user->id, found);
         run->result->resolved++;
         return true;
     case TALLY_VERIFY_DIFFERENT:
@@ -203,10 +220,9 @@ static enum tally_status next_look(struct verify_run *run, size_t first, size_t 
     return status;
 }
 
-/* One look at all who are pending, after a pause that grows while nothing is settled. */
+/* One look at all who are pending. */
 static enum tally_status look_again(struct verify_run *run)
 {
-    verify_pause_ms(tally_backoff_next_ms(&run->backoff, &run->random));
     bool any = false;
     for (size_t first = 0; first < run->pending_count;) {
         size_t removed = 0, looked = 0;
@@ -216,49 +232,62 @@ static enum tally_status look_again(struct verify_run *run)
         first += looked - removed;
         any = any || removed > 0;
         verify_progress(run);
+        status = verify_step(run, 0, NULL);
+        if (status != TALLY_OK)
+            return status;
     }
     if (any)
         run->backoff.attempts = 0;
+    run->next_look_us = tally_clock_monotonic_us() + run->options->look_ms * 1000;
     return TALLY_OK;
 }
 
 static enum tally_status drain_pending(struct verify_run *run, size_t down_to)
 {
     enum tally_status status = TALLY_OK;
-    while (status == TALLY_OK && run->pending_count > down_to)
+    while (status == TALLY_OK && run->pending_count > down_to) {
+        /* It grows while nothing is settled. */
+        verify_pause_ms(tally_backoff_next_ms(&run->backoff, &run->random));
         status = look_again(run);
+    }
     return status;
 }
 
 /* After each chunk: bounds who is waited for, by looking again until half of them are settled. */
-static enum tally_status after_chunk(struct verify_run *run)
+static enum tally_status after_chunk(struct verify_run *run, size_t count)
 {
     verify_progress(run);
-    if (run->pending_count < run->options->pending_most)
-        return TALLY_OK;
-    return drain_pending(run, run->options->pending_most / 2);
+    enum tally_status status = verify_step(run, count, NULL);
+    if (status != TALLY_OK)
+        return status;
+    if (run->pending_count >= run->options->pending_most)
+        return drain_pending(run, run->options->pending_most / 2);
+    if (run->options->look_ms > 0 && tally_clock_monotonic_us() >= run->next_look_us)
+        return look_again(run);
+    return TALLY_OK;
 }
 
 static enum tally_status walk_all(struct verify_run *run)
 {
     enum tally_status status = TALLY_OK;
-    int64_t last_id = 0;
-    int count = CHUNK;
-    while (status == TALLY_OK && count == CHUNK) {
+    const int wanted = run->options->chunk_users;
+    const int chunk = wanted > 0 && wanted < CHUNK ? wanted : CHUNK;
+    int count = chunk;
+    while (status == TALLY_OK && count == chunk) {
         struct tally_recount_rows rows;
-        status = tally_recount_after(run->connection, last_id, CHUNK, &rows, run->error);
+        status = tally_recount_after(run->connection, run->last_id, chunk, &rows, run->error);
         if (status != TALLY_OK)
             break;
         count = rows.count;
         if (count > 0) {
             struct tally_recount_user user;
             tally_recount_user(&rows, count - 1, &user);
-            last_id = user.id;
+            run->last_id = user.id;
             status = first_look(run, &rows);
         }
         tally_recount_clear(&rows);
         if (status == TALLY_OK)
-            status = after_chunk(run);
+            status = after_chunk(run, (size_t)count);
     }
     return status;
 }
@@ -278,20 +307,29 @@ static enum tally_status walk_ids(struct verify_run *run, const int64_t *ids, si
         tally_recount_clear(&rows);
         done += step;
         if (status == TALLY_OK)
-            status = after_chunk(run);
+            status = after_chunk(run, step);
     }
     return status;
 }
 
+static int64_t sample_wanted(const struct verify_run *run)
+{
+    double wanted = (double)run->options->sample;
+    if (run->options->sample == 0)
+        wanted = ceil((double)run->result->population * run->options->sample_percent / 100);
+    return wanted < TALLY_VERIFY_SAMPLE_MOST ? (int64_t)wanted : TALLY_VERIFY_SAMPLE_MOST;
+}
+
 static enum tally_status walk_sample(struct verify_run *run)
 {
-    size_t most = (size_t)run->options->sample + (size_t)run->options->sample / 4 + CHUNK,
-           count = 0;
+    const int64_t wanted = sample_wanted(run);
+    /* The spread of a sample's size is its root: it is never cut, which would favour a part. */
+    size_t most = (size_t)wanted + (size_t)wanted / 4 + CHUNK, count = 0;
     int64_t *ids = calloc(most, sizeof *ids);
     if (ids == NULL)
         return tally_fail(run->error, TALLY_NO_MEMORY, "a sample of %zu users", most);
     enum tally_status status =
-        tally_recount_sample(run->connection, run->options->sample, ids, most, &count, run->error);
+        tally_recount_sample(run->connection, wanted, ids, most, &count, run->error);
     run->total = (int64_t)count;
     if (status == TALLY_OK)
         status = walk_ids(run, ids, count);
@@ -314,22 +352,32 @@ static enum tally_status read_state_before(struct verify_run *run,
 
 static enum tally_status verify(struct verify_run *run)
 {
+    const struct tally_verify_options *options = run->options;
+    const struct tally_verify_place *from = options->from;
     struct tally_recount_state before;
-    enum tally_status status = read_state_before(run, &before);
+    enum tally_status status = options->without_totals
+                                   ? tally_recount_state(run->connection, &before, run->error)
+                                   : read_state_before(run, &before);
     if (status != TALLY_OK)
         return status;
-    const bool everything = run->options->sample == 0;
-    run->summing = everything;
+    const bool everything = options->sample == 0 && options->sample_percent <= 0;
+    const bool whole = everything && from == NULL && !options->without_totals;
+    run->summing = whole;
     run->total = before.users;
-    status = everything ? walk_all(run) : walk_sample(run);
+    run->result->population = before.users;
+    run->last_id = from != NULL ? from->user_id : 0;
+    if (!everything)
+        status = walk_sample(run);
+    else if (from == NULL || !from->keys)
+        status = walk_all(run);
     if (status == TALLY_OK)
         status = drain_pending(run, 0);
     if (status == TALLY_OK && everything)
         status = verify_ghosts(run);
-    if (status == TALLY_OK && everything)
-        status = verify_totals(run, &before);
-    else
-        run->result->totals_reason = "only a sample was checked";
+    if (status == TALLY_OK && whole)
+        return verify_totals(run, &before);
+    run->result->totals_reason =
+        everything ? "only single users were checked" : "only a sample was checked";
     return status;
 }
 
