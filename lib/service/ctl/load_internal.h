@@ -24,6 +24,7 @@ struct load_lane {
     int64_t number; /* of the command, from 0 in each phase */
     enum tally_load_kind kind;
     int64_t user;       /* index, of the author */
+    int64_t thing;      /* id of what is commented on or deleted; 0: nothing */
     int64_t due_us;     /* monotonic; latency counts from here */
     int64_t give_up_us; /* no attempt starts after */
     struct tally_backoff backoff;
@@ -56,6 +57,7 @@ struct load {
     struct tally_zipf zipf;
     struct tally_random random;
     struct tally_made posts, comments;
+    struct tally_made kept;  /* posts to comment on, with options->keep_commented */
     struct load_lane *lanes; /* options->connections of them; owned */
     int busy_lanes;
     struct load_reader *readers; /* owned; none where nothing is read back */
