@@ -72,8 +72,10 @@ enum tally_status torture_compare(const struct torture_options *options,
                                   struct torture_report *report,
                                   struct tally_error *error) TALLY_MUST_CHECK;
 
-/* The operator's command that a message of the stack asks for, into `named`; "" where none does. */
-void torture_find_named(const struct torture_options *options, char named[TORTURE_NAMED_BYTES]);
+/* The operator's command that a message of the stack asks for, into `named`; "" where none does at
+ * any of `looks` looks, which are a second apart. */
+void torture_find_named(const struct torture_options *options, int looks,
+                        char named[TORTURE_NAMED_BYTES]);
 /* The same in a text; pure: the last line that names one, several joined by " && ". */
 void torture_named_in(const char *text, char named[TORTURE_NAMED_BYTES]);
 /* Runs it, and what revives services. */

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { LOG_BYTES = 64 * 1024, LOG_TIMEOUT_MS = 20000, MEND_TIMEOUT_MS = 3600 * 1000 };
 
@@ -52,7 +53,7 @@ void torture_named_in(const char *text, char named[TORTURE_NAMED_BYTES])
     }
 }
 
-void torture_find_named(const struct torture_options *options, char named[TORTURE_NAMED_BYTES])
+static void look_for_named(const struct torture_options *options, char named[TORTURE_NAMED_BYTES])
 {
     struct tally_error error;
     named[0] = '\0';
@@ -72,6 +73,20 @@ void torture_find_named(const struct torture_options *options, char named[TORTUR
     if (told[0] != '\0')
         (void)snprintf(named, TORTURE_NAMED_BYTES, "%s", told);
     free(text);
+}
+
+/* A service that ends by its error and is started again by its supervisor does not say it all the
+ * time. */
+void torture_find_named(const struct torture_options *options, int looks,
+                        char named[TORTURE_NAMED_BYTES])
+{
+    for (int i = 0; i < looks; i++) {
+        if (i > 0)
+            (void)sleep(1);
+        look_for_named(options, named);
+        if (named[0] != '\0')
+            return;
+    }
 }
 
 enum tally_status torture_mend(const struct torture_options *options, const char *named,

@@ -17,6 +17,7 @@ enum {
     COMMAND_TIMEOUT_MS = 180000,
     SLICE_MS = 100,
     HEAL_ATTEMPTS = 3,
+    LOOKS = 5,
     RETRY_FOR_S = 300, /* a write is repeated across any fault that heals */
     LINE_BYTES = 400,
 };
@@ -248,7 +249,7 @@ static bool recover(struct run *run, const struct tally_fault *fault, int64_t st
         if (atomic_load(&signalled) > 0)
             return false;
         char named[TORTURE_NAMED_BYTES];
-        torture_find_named(run->options, named);
+        torture_find_named(run->options, LOOKS, named);
         if (mended || !mend(run, named)) {
             report->unrecovered++;
             torture_violate(&run->report->ledger, "recovery", 0,
@@ -355,7 +356,7 @@ static enum tally_status judge(struct run *run, struct tally_error *error)
         for (size_t place = 0; named[0] == '\0' && place < judgement->count; place++)
             torture_named_in(judgement->findings[place].text, named);
         if (named[0] == '\0')
-            torture_find_named(run->options, named);
+            torture_find_named(run->options, 1, named);
         if (!mend(run, named))
             break;
     }
