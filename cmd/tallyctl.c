@@ -18,6 +18,7 @@ static const struct tally_ctl_command commands[] = {
     {"pause", tally_ctl_pause, "pause the relay or the projectors"},
     {"resume", tally_ctl_resume, "end such a pause"},
     {"load", tally_ctl_load, "send writes and measure them"},
+    {"torture", tally_ctl_torture, "break a stack under load, and prove that it counts right"},
     {"config", tally_ctl_config, "print the reference of all settings"},
     {"version", tally_ctl_version, "print the version"},
     {NULL, NULL, NULL},

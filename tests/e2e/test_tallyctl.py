@@ -208,6 +208,6 @@ def test_what_is_not_understood_is_a_usage_error(stack):
 
 def test_every_subcommand_explains_itself(stack):
     for arguments in ([], ["migrate"], ["topics"], ["status"], ["verify"], ["load"], ["rebuild"], ["generations"],
-                      ["repair"], ["explain"], ["dlq"], ["refill"], ["pause"], ["resume"]):
+                      ["repair"], ["explain"], ["dlq"], ["refill"], ["pause"], ["resume"], ["torture"]):
         done = stack.ctl(*arguments, "--help", check=FINE)
         assert "exit codes" in done.stdout.lower(), arguments

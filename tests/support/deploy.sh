@@ -170,6 +170,22 @@ check_manifests() {
     check "the manifests conform to Kubernetes $KUBERNETES" manifests_conform
 }
 
+# --- faults for tallyctl torture ---------------------------------------------------------------------------
+check_faults() {
+    local file
+    for file in deploy/torture/*.faults; do
+        check "tallyctl torture reads $file" build/release/bin/tallyctl torture --faults "$file" --check
+        check "the commands of $file are well-formed" commands_parse "$file"
+    done
+}
+
+commands_parse() {
+    build/release/bin/tallyctl torture --faults "$1" --check --json |
+        jq -r '.faults[] | .inject, .heal // empty' | while IFS= read -r command; do
+        sh -nc "$command" || { printf '%s\n' "$command"; return 1; }
+    done
+}
+
 check_scripts
 check_links
 check_layers
@@ -177,4 +193,5 @@ check_hardening
 check "the configuration reference in the README is what the table says" readme_reference
 check "the tests that the README names are there" readme_tests
 check_units
+check_faults
 check_manifests

@@ -64,6 +64,7 @@ int tally_ctl_explain(struct tally_ctl *ctl, int argc, char **argv);
 int tally_ctl_rebuild(struct tally_ctl *ctl, int argc, char **argv);
 int tally_ctl_generations(struct tally_ctl *ctl, int argc, char **argv);
 int tally_ctl_repair(struct tally_ctl *ctl, int argc, char **argv);
+int tally_ctl_torture(struct tally_ctl *ctl, int argc, char **argv);
 int tally_ctl_load(struct tally_ctl *ctl, int argc, char **argv);
 int tally_ctl_refill(struct tally_ctl *ctl, int argc, char **argv);
 int tally_ctl_pause(struct tally_ctl *ctl, int argc, char **argv);

@@ -61,6 +61,7 @@ struct load {
     struct tally_zipf zipf;
     struct tally_random random;
     struct tally_made posts, comments;
+    struct tally_made kept;  /* posts to comment on, with options->keep_commented */
     struct load_lane *lanes; /* options->connections of them; owned */
     int busy_lanes;
     FILE *ledger;                /* owned; NULL where none is kept */
