@@ -127,7 +127,9 @@ class Reading:
 
 
 def rebuild(stack, *arguments, check=FINE):
-    return json.loads(stack.ctl("rebuild", "--json", "--grace", "2", *arguments, check=check).stdout)
+    # A difference that is there for good need not be waited for; one that is in flight must be.
+    grace = "60" if check == FINE else "2"
+    return json.loads(stack.ctl("rebuild", "--json", "--grace", grace, *arguments, check=check).stdout)
 
 
 @contextmanager
