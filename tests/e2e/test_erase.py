@@ -69,7 +69,7 @@ def moment_ms(text):
 
 
 @pytest.fixture
-def plain_stack(make_stack, request, monkeypatch):
+def plain_stack(make_stack, request):
     """Events are not compressed, so that their bytes can be found."""
     with make_stack(request.node.name) as made:
         made.command.terminate()
