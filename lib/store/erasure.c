@@ -258,8 +258,10 @@ enum tally_status tally_erasure_vacuum(PGconn *connection, int64_t user_id, bool
     tally_buffer_init(&sql, SQL_BYTES);
     enum tally_status status = compose(connection, user_id, whole, &sql, error);
     if (status == TALLY_OK)
-        status = tally_pg_exec(connection, "set lock_timeout = '10s'", 0, NULL, PGRES_COMMAND_OK,
-                               NULL, error);
+        /* Who waits for the lock that writing anew needs holds off all who come after. */
+        status = tally_pg_exec(connection,
+                               whole ? "set lock_timeout = '3s'" : "set lock_timeout = '10s'", 0,
+                               NULL, PGRES_COMMAND_OK, NULL, error);
     if (status == TALLY_OK)
         status = tally_pg_exec(connection, tally_buffer_text(&sql), 0, NULL, PGRES_COMMAND_OK, NULL,
                                error);

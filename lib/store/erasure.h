@@ -69,7 +69,8 @@ enum tally_status tally_erasure_holder(PGconn *connection, int64_t horizon,
                                        struct tally_error *error) TALLY_MUST_CHECK;
 /* Vacuums and analyzes the tables that held data of the user, and the planner's statistics. `whole`
  * writes them anew, each under a lock that stops reads and writes of it meanwhile: nothing of
- * what was removed is then left in free space. UNAVAILABLE: a lock was not to be had in 10 s. */
+ * what was removed is then left in free space. UNAVAILABLE: a lock was not to be had in 10 s, of
+ * `whole` in 3 s. */
 enum tally_status tally_erasure_vacuum(PGconn *connection, int64_t user_id, bool whole,
                                        struct tally_error *error) TALLY_MUST_CHECK;
 

@@ -69,7 +69,7 @@ def moment_ms(text):
 
 
 @pytest.fixture
-def plain_stack(make_stack, request, monkeypatch):
+def plain_stack(make_stack, request):
     """Events are not compressed, so that their bytes can be found."""
     with make_stack(request.node.name) as made:
         made.command.terminate()
@@ -157,8 +157,7 @@ def test_what_an_erased_user_did_can_still_be_explained_and_published_again(own_
     stack.until_equal()
 
 
-def test_erasing_again_changes_nothing_and_gives_the_same_receipt(own_stack):
-    stack = own_stack
+def test_erasing_again_changes_nothing_and_gives_the_same_receipt(stack):
     person = Person(stack)
     stack.until_equal()
     first = erase(stack, person.id)
@@ -172,8 +171,7 @@ def test_erasing_again_changes_nothing_and_gives_the_same_receipt(own_stack):
     assert not any(word in json.dumps(second) for word in person.texts.values())
 
 
-def test_a_user_who_was_deleted_before_is_erased_too(own_stack):
-    stack = own_stack
+def test_a_user_who_was_deleted_before_is_erased_too(stack):
     person = Person(stack)
     assert_success(stack.write.delete(f"/v1/users/{person.id}"), 202)
     receipt = erase(stack, person.id)
@@ -215,23 +213,21 @@ def test_parts_that_wait_are_named_and_the_same_command_goes_on_later(own_stack)
     stack.until_equal()
 
 
-def test_a_transaction_that_still_sees_the_data_is_named(own_stack):
-    stack = own_stack
+def test_a_transaction_that_still_sees_the_data_is_named(stack):
     person = Person(stack)
     stack.until_equal()
     session = subprocess.Popen(["psql", "-X", "-q", "-A", "-t", "-d", stack.dsn], text=True,
                                stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     session.stdin.write("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM posts;\n")
     session.stdin.flush()
-    assert session.stdout.readline().strip() == "2"
+    assert int(session.stdout.readline()) >= 2
     receipt = erase(stack, person.id, "--wait", "8", check=DIFFERENT)
     assert set(pending(receipt)) == {"vacuum"} and "session" in pending(receipt)["vacuum"]
     session.communicate("ROLLBACK;\n", timeout=30)
     assert erase(stack, person.id)["complete"]
 
 
-def test_an_erasure_that_is_killed_anywhere_goes_on_where_it_was(own_stack):
-    stack = own_stack
+def test_an_erasure_that_is_killed_anywhere_goes_on_where_it_was(stack):
     people = [Person(stack) for _ in range(6)]
     stack.until_equal()
     settings = stack.settings_of("ctl")
@@ -251,31 +247,28 @@ def test_an_erasure_that_is_killed_anywhere_goes_on_where_it_was(own_stack):
 
 def test_the_receipt_says_when_kafka_has_let_go_by_the_topics_own_settings(own_stack):
     stack = own_stack
-    person = Person(stack)
-    stack.until_equal()
     alter_topic(stack.brokers, stack.topic, {"retention.ms": 60 * MINUTE_MS, "segment.ms": 10 * MINUTE_MS,
                                              "file.delete.delay.ms": MINUTE_MS})
+    person = Person(stack)
+    stack.until_equal()
     began = time.time() * 1000
     receipt = erase(stack, person.id)
     expires = moment_ms(receipt["remains"][0]["expiresAt"])
     # segment, retention, the broker's next look, the file's removal
     assert began <= expires - (10 + 60 + 5 + 1) * MINUTE_MS <= time.time() * 1000
 
-
-@pytest.mark.parametrize("settings", [{"retention.ms": -1}, {"cleanup.policy": "compact"},
-                                      {"cleanup.policy": "compact,delete"}])
-def test_a_log_that_never_lets_go_or_is_compacted_is_no_complete_erasure(own_stack, settings):
-    stack = own_stack
-    person = Person(stack)
-    stack.until_equal()
-    alter_topic(stack.brokers, stack.topic, settings)
-    receipt = erase(stack, person.id, check=DIFFERENT)
-    assert set(pending(receipt)) == {"log"} and "cleanup.policy=delete" in pending(receipt)["log"]
-    if settings != {"cleanup.policy": "compact,delete"}:
-        assert receipt["remains"][0]["expiresAt"] is None
-    compacts = "compact" in settings.get("cleanup.policy", "")
-    status = stack.ctl("topics", "status", check=DIFFERENT if compacts else FINE)
-    assert ("compaction" in status.stdout) == compacts
-    alter_topic(stack.brokers, stack.topic, {"retention.ms": 60 * MINUTE_MS, "cleanup.policy": "delete"})
-    assert erase(stack, person.id)["complete"]
-    assert stack.ctl("topics", "status").returncode == FINE
+    # A log that never lets go, or is compacted, is no complete erasure.
+    lasting = {"retention.ms": 60 * MINUTE_MS, "cleanup.policy": "delete"}
+    for bad in ({"retention.ms": -1}, {"cleanup.policy": "compact"}, {"cleanup.policy": "compact,delete"}):
+        person = Person(stack)
+        stack.until_equal()
+        alter_topic(stack.brokers, stack.topic, {**lasting, **bad})
+        receipt = erase(stack, person.id, check=DIFFERENT)
+        assert set(pending(receipt)) == {"log"} and "cleanup.policy=delete" in pending(receipt)["log"], bad
+        assert (receipt["remains"][0]["expiresAt"] is None) == (bad != {"cleanup.policy": "compact,delete"}), bad
+        compacts = "cleanup.policy" in bad
+        status = stack.ctl("topics", "status", check=DIFFERENT if compacts else FINE)
+        assert ("compaction" in status.stdout) == compacts
+        alter_topic(stack.brokers, stack.topic, lasting)
+        assert erase(stack, person.id)["complete"]
+        stack.ctl("topics", "status", check=FINE)

@@ -169,8 +169,11 @@ int tally_ctl_erase(struct tally_ctl *ctl, int argc, char **argv)
         return TALLY_CTL_USAGE;
     }
     struct tally_erase_result *result = calloc(1, sizeof *result);
-    enum tally_status status = result != NULL ? tally_erase_run(&command.options, result, &error)
-                                              : tally_fail(&error, TALLY_NO_MEMORY, "the erasure");
+    if (result == NULL) {
+        (void)tally_fail(&error, TALLY_NO_MEMORY, "the erasure");
+        return tally_ctl_fail(ctl, &error);
+    }
+    enum tally_status status = tally_erase_run(&command.options, result, &error);
     if (status == TALLY_OK)
         code = report(&command, result);
     else if (status == TALLY_USER_NOT_FOUND) {

@@ -187,7 +187,7 @@ static attempt_part *const attempts[TALLY_ERASE_PART_COUNT] = {
 const char *tally_erase_part_text(enum tally_erase_part part)
 {
     static const char *const texts[TALLY_ERASE_PART_COUNT] = {
-#define X(name, text) [TALLY_ERASE_##name] = text,
+#define X(name, text) text,
         TALLY_ERASE_PART_LIST(X)
 #undef X
     };
