@@ -7,6 +7,7 @@ from support.scale import scaled
 from support.wait import until
 
 STOPS = scaled(20, 2)
+KILLS = scaled(20, 1)  # a broker takes its time to come back
 APART = scaled(2000, 100)
 WHILE_AWAY = scaled(500, 50)
 
@@ -33,7 +34,7 @@ def test_f8_a_kafka_killed_again_and_again_loses_nothing_and_publishing_soon_res
     stack = own_stack
     resumed_s = []
     with Load(stack) as load:
-        for _ in range(STOPS):
+        for _ in range(KILLS):
             load.until_more(APART)
             kafka_server.kill()
             load.until_more(WHILE_AWAY)
@@ -44,7 +45,7 @@ def test_f8_a_kafka_killed_again_and_again_loses_nothing_and_publishing_soon_res
             resumed_s.append(time.monotonic() - up)
         load.until_more(APART)
     figures.load("F8 load", load.per_second)
-    figures.exactly("F8 kills of Kafka", STOPS, STOPS)
+    figures.exactly("F8 kills of Kafka", len(resumed_s), KILLS)
     figures.time("F8 longest until publishing resumed", max(resumed_s), 15)
     assert_diff_0(figures, "F8", stack, [load])
     assert_published(figures, "F8", stack)

@@ -35,7 +35,7 @@ class Load:
         if any(service.kind == "query" for service in stack.services):
             settings["TALLY_QUERY_LISTEN"] = stack.query.api
         self._environment = stack.environment(settings)
-        # Without --duration or --commands only a signal would not end it.
+        # As long as the test likes: a signal ends it.
         self._command = [stack.program("tallyctl"), "load", "--json", "--users", str(users), "--rate", str(rate_s),
                          "--connections", str(connections), "--retry-for", str(retry_for_s), "--duration", "1000000",
                          "--ledger", self.ledger_path, *more]
@@ -90,8 +90,10 @@ class Load:
         until(f"{commands} more writes are acknowledged", lambda: self.acknowledged() >= target, seconds)
 
     def ledger(self):
-        """Of the load that has ended."""
+        """What is in it by now, or all where the load has ended."""
         with open(self.ledger_path, encoding="ascii") as file:
             for line in file:
+                if not line.endswith("\n"):
+                    return
                 kind, thing, user, version, post = line.rstrip("\n").split("\t")
                 yield Entry(kind, int(thing), int(user), int(version), int(post))
