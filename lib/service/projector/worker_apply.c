@@ -233,6 +233,8 @@ static void send_round(struct tally_worker *worker, struct tally_flight *flight)
         status = tally_dead_letters_write(worker->letters, round, LETTER_WAIT_MS, &error);
     if (status != TALLY_OK) {
         give_up_round(worker, round, &error);
+        if (status == TALLY_CONFIG)
+            tally_worker_fail(worker, &error);
         return;
     }
     if (round->call_count > 0) {
