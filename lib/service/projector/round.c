@@ -235,7 +235,7 @@ static enum tally_status fold_item(struct tally_round *round, struct tally_model
     enum tally_status status = TALLY_OK;
     if (item->slot != NULL && !tally_chunk_fits(chunk, item->slot, item->event.at_us))
         status = cut(round, model, encoder, id, error);
-    if (status == TALLY_OK && item->poison == NULL)
+    if (status == TALLY_OK && item->poison == NULL && item->slot != NULL)
         status = check_beginning(item, &model->partitions[id], error);
     if (status != TALLY_OK)
         return status;
