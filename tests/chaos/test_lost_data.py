@@ -168,6 +168,30 @@ def test_f11_flushall_where_the_log_is_not_whole_is_mended_by_the_one_command_th
     assert_diff_0(figures, "F11 not whole", stack, [load])
 
 
+def test_f11_flushall_after_the_topic_was_made_anew_builds_nothing_from_a_log_without_a_past(own_stack, figures):
+    stack = own_stack
+    with Load(stack) as load:
+        users = users_of(load)
+        load.until_more(scaled(2000, 300))
+        topics.recreate(stack)
+        assert stack.projector.wait() != 0
+        stack.ctl("rebuild", check=FINE, timeout=600)
+        stack.projector.start()
+        with Readers(stack, users) as readers:
+            until_more_is_applied(stack, 100)
+            # Its offsets begin at 0, and that is all that tells of a log that is whole.
+            stack.redis.call("FLUSHALL")
+            assert stack.projector.wait() != 0
+            said = failure(stack)
+            figures.told("F11 log without a past: said", said)
+            assert "`tallyctl rebuild`" in said
+            stack.ctl("rebuild", check=FINE, timeout=600)
+            stack.projector.start()
+            load.until_more(100)
+    assert_nothing_wrong(figures, "F11 log without a past", readers)
+    assert_diff_0(figures, "F11 log without a past", stack, [load])
+
+
 def failure(stack):
     return [line["cause"] for line in stack.projector.log_lines() if line["event"] == "service.failed"][-1]
 

@@ -18,6 +18,7 @@ void tally_partition_resume(struct tally_partition *partition,
     *partition = (struct tally_partition){
         .standing = TALLY_PARTITION_CURRENT,
         .epoch = position->epoch,
+        .until = position->until,
         .next = position->offset,
         .folded = position->offset,
         .applied = position->offset,

@@ -198,15 +198,19 @@ static void give_up_round(struct tally_worker *worker, const struct tally_round 
 
 /* Whether the round has a gap in a partition whose position was not compared with the log lately.
  * Rather than an event, the log may be missing: a topic that was made anew and filled again beyond
- * the position goes on under the consumer's feet, and skips what it holds before. */
-static bool log_in_doubt(const struct tally_worker *worker, const struct tally_round *round)
+ * the position goes on under the consumer's feet, and skips what it holds before. One gap is
+ * doubted once. */
+static bool log_in_doubt(struct tally_worker *worker, const struct tally_round *round)
 {
     const int64_t now_us = tally_clock_monotonic_us();
     for (size_t i = 0; i < round->count; i++) {
         const struct tally_round_item *item = &round->items[i];
-        if (item->outcome == (enum tally_outcome)TALLY_FOLD_GAP &&
-            now_us - worker->watches[item->record.partition].compared_us > COMPARED_US)
-            return true;
+        struct tally_watch *watch = &worker->watches[item->record.partition];
+        if (item->outcome != TALLY_OUTCOME_GAP || item->record.offset == watch->doubted_offset ||
+            now_us - watch->compared_us <= COMPARED_US)
+            continue;
+        watch->doubted_offset = item->record.offset;
+        return true;
     }
     return false;
 }
@@ -233,6 +237,8 @@ static void send_round(struct tally_worker *worker, struct tally_flight *flight)
         status = tally_dead_letters_write(worker->letters, round, LETTER_WAIT_MS, &error);
     if (status != TALLY_OK) {
         give_up_round(worker, round, &error);
+        if (status == TALLY_CONFIG)
+            tally_worker_fail(worker, &error);
         return;
     }
     if (round->call_count > 0) {

@@ -214,6 +214,7 @@ static enum tally_status resume(struct tally_worker *worker, const struct return
         .progress_us = now_us,
         .progress_offset = position->offset,
         .compared_us = now_us,
+        .doubted_offset = worker->watches[trip->id].doubted_offset,
     };
     tally_log(TALLY_LOG_INFO, "projector.partition_resumed", TALLY_INTEGER("partition", trip->id),
               TALLY_INTEGER("generation", worker->model->generation),
