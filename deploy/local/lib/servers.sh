@@ -3,6 +3,8 @@
 # whether it answers. Data folders are made under another name and renamed, so that none is ever half made.
 
 SERVERS=(kafka redis postgres)
+# Seconds a server may take to answer.
+SERVER_PATIENCE_S=${TALLY_LOCAL_PATIENCE_S:-120}
 POSTGRES_BIN=/usr/lib/postgresql/15/bin
 
 # --- PostgreSQL --------------------------------------------------------------------------------------------
@@ -209,7 +211,7 @@ servers_start() {
         starting+=("$name")
     done
     for name in postgres redis kafka; do
-        [[ " ${starting[*]} " != *" $name "* ]] || server_await "$name" 120
+        [[ " ${starting[*]} " != *" $name "* ]] || server_await "$name" "$SERVER_PATIENCE_S"
     done
     server_postgres_provision || fail "the role and database of Tally could not be made" "$LOG/provision.log" \
         "deploy/local/down --purge starts over with empty data"

@@ -42,6 +42,6 @@ class Server:
         return subprocess.run([PROCESS, "pid", self.name], capture_output=True, timeout=60, check=False).returncode == 0
 
     def _act(self, action):
-        done = subprocess.run([PROCESS, action, self.name], capture_output=True, text=True, timeout=180, check=False)
+        done = subprocess.run([PROCESS, action, self.name], capture_output=True, text=True, timeout=650, check=False)
         assert done.returncode == 0, f"deploy/local/process {action} {self.name}: {done.stdout}{done.stderr}"
         return done.stdout.strip()
