@@ -3,24 +3,17 @@ import os
 import random
 import shutil
 import time
-from itertools import islice
 
 from support import topics
 from support.failover import Pair
 from support.load import Load
 from support.oracle import assert_diff_0, until_equal
-from support.readers import Readers
+from support.readers import Readers, users_of
 from support.scale import scaled
 from support.stack import Stack
 from support.wait import until
 
 FINE = 0
-
-
-def users_of(load, most=200):
-    """The first users that the load has made."""
-    made = (str(entry.user) for entry in load.ledger() if entry.kind == "user")
-    return list(islice(made, most))
 
 
 def until_more_is_applied(stack, events):
@@ -118,7 +111,8 @@ def test_f11_flushall_under_load_shows_no_number_too_low_and_fills_again_from_a_
                 until_more_is_applied(stack, 100)
                 before = stack.redis.call("GET", "tally:generation")
                 stack.redis.call("FLUSHALL")
-                until("another generation is live", lambda: stack.redis.call("GET", "tally:generation") not in ("", before))
+                until("another generation is live",
+                      lambda: stack.redis.call("GET", "tally:generation") not in ("", before))
                 until("it can be read", lambda: stack.read.get("/v1/stats").status == 200)
     figures.load("F11 load", load.per_second)
     figures.exactly("F11 flushes", flushes, flushes)

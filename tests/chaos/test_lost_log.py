@@ -1,5 +1,5 @@
-"""Faults of a Kafka that is no longer the one that the read model was built from: each ends the projector with a message
-that names what to run, and running just that mends it."""
+"""Faults of a Kafka that is no longer the one that the read model was built from: each ends the projector with a
+message that names what to run, and running just that mends it."""
 import re
 import time
 
@@ -68,7 +68,8 @@ def test_f14_records_dropped_under_a_live_projector_that_stands_still_are_named_
 
 
 def test_f14_added_partitions_are_named_and_mended_by_the_command_that_is_named(own_stack, figures):
-    stop_and_mend(own_stack, figures, "F14 partitions added", lambda stack: topics.add_partitions(stack, 2 * PARTITIONS))
+    stop_and_mend(own_stack, figures, "F14 partitions added",
+                  lambda stack: topics.add_partitions(stack, 2 * PARTITIONS))
 
 
 def stop_and_mend(stack, figures, name, fault):

@@ -5,9 +5,9 @@ import subprocess
 
 from support.load import Load
 from support.oracle import assert_diff_0, until_equal
+from support.readers import users_of
 from support.scale import scaled
 from support.wait import until
-from test_lost_data import users_of
 
 FINE, DIFFERENT = 0, 1
 POISON = 100

@@ -4,10 +4,9 @@ import subprocess
 
 from support.load import Load
 from support.oracle import assert_diff_0
-from support.readers import Readers
+from support.readers import Readers, users_of
 from support.scale import scaled
 from support.wait import until
-from test_lost_data import users_of
 
 FINE = 0
 

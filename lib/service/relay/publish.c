@@ -15,7 +15,7 @@ static const int64_t ATTEND_INTERVAL_US = TALLY_RELAY_SILENCE_MS * INT64_C(1000)
 static const int64_t PATIENCE_US = 10000000;   /* with an event that Kafka does not acknowledge */
 static const int64_t SAVE_INTERVAL_US = 20000; /* while batches follow each other */
 static const int64_t COUNT_INTERVAL_US = 2000000;
-enum { PAUSED_LOOK_MS = 100 };
+enum { PAUSED_LOOK_MS = 100, COUNT_TIMEOUT_MS = 100 };
 
 void relay_set_failure(struct tally_relay *relay, const char *text)
 {
@@ -111,16 +111,18 @@ static enum tally_status attend(struct tally_relay *relay, struct tally_error *e
 }
 
 /* Asks for the partitions now and then: events that went by an old count would lie where no read
- * model that is built from the new one looks for them. A Kafka that does not answer is no failure
- * here, for what it does not acknowledge is noticed by its age; who cannot reach Kafka for long
- * must not lead, for another process may. */
+ * model that is built from the new one looks for them. A Kafka that is too busy to answer at once
+ * is asked again later. Who cannot reach Kafka for long must not lead, for another process may. */
 static enum tally_status look_at_topic(struct tally_relay *relay, int64_t age_us,
                                        struct tally_error *error)
 {
-    if (tally_clock_monotonic_us() - relay->asked_us < COUNT_INTERVAL_US)
+    const int64_t since_us = tally_clock_monotonic_us() - relay->asked_us;
+    if (age_us > PATIENCE_US && since_us > PATIENCE_US)
+        return relay_count_partitions(relay, RELAY_METADATA_TIMEOUT_MS, error);
+    if (age_us > PATIENCE_US || since_us < COUNT_INTERVAL_US)
         return TALLY_OK;
-    const enum tally_status status = relay_count_partitions(relay, error);
-    return status == TALLY_UNAVAILABLE && age_us <= PATIENCE_US ? TALLY_OK : status;
+    const enum tally_status status = relay_count_partitions(relay, COUNT_TIMEOUT_MS, error);
+    return status == TALLY_UNAVAILABLE ? TALLY_OK : status;
 }
 
 /* One look at Kafka's acknowledgements and what follows from them. */

@@ -1,16 +1,23 @@
 """Readers: threads that read users and totals without pause, and keep every answer that no client should ever see.
 
 An answer is the truth of some moment that is not before one already told, or it says that it is none: 503 with the
-problem type read-model-incomplete or unavailable. So a version or a count that goes down, a 404 of a user that exists, and
-any other status are kept as wrong.
+problem type read-model-incomplete or unavailable. So a version or a number of users that goes down, a 404 of a user who
+exists, and any other status are kept as wrong.
 """
 import random
 import threading
 import time
 from collections import Counter
+from itertools import islice
 
 from support.api import NO_ANSWER, Client
 from support.wait import until
+
+
+def users_of(load, most=200):
+    """The first users that the load has made."""
+    made = (str(entry.user) for entry in load.ledger() if entry.kind == "user")
+    return list(islice(made, most))
 
 
 class Readers:
@@ -29,7 +36,8 @@ class Readers:
         client = Client(self._address)
         for user in self._users:
             # A user who was made a moment ago is unknown with reason.
-            until(f"user {user} is read", lambda user=user: client.get(f"/v1/users/{user}").status == 200, pause_s=0.005)
+            path = f"/v1/users/{user}"
+            until(f"user {user} is read", lambda path=path: client.get(path).status == 200, pause_s=0.005)
         for thread in self._threads:
             thread.start()
         return self
