@@ -126,10 +126,10 @@ kafka_java() { # sets KAFKA_JAVA
 # A client learns the broker's address from the broker, so that a proxy in front of it is used only by the clients of a
 # listener that advertises the proxy: TALLY_LOCAL_KAFKA_LISTENERS="NAME=port=advertised port …".
 kafka_properties() { # kafka_properties DATA FILE
-    local entry name port advertised listeners='' advertised_listeners='' protocols=''
+    local entry name number advertised listeners='' advertised_listeners='' protocols=''
     for entry in ${TALLY_LOCAL_KAFKA_LISTENERS:-}; do
-        IFS='=' read -r name port advertised <<<"$entry"
-        listeners+=",$name://127.0.0.1:$port"
+        IFS='=' read -r name number advertised <<<"$entry"
+        listeners+=",$name://127.0.0.1:$number"
         advertised_listeners+=",$name://127.0.0.1:$advertised"
         protocols+=",$name:PLAINTEXT"
     done

@@ -60,44 +60,38 @@ class Requests(Watch):
     """Sends one request again and again. Each gets an answer of `right` or a 503 that says when to come back."""
 
     def __init__(self, address, method, path, right):
-        self.seconds = []
         self.statuses = Counter()
-        self.refused_s = []
         self._client = Client(address)
         self._request = method, path
         self._right = right
         super().__init__(self._send)
 
     def _send(self):
-        began = time.monotonic()
         try:
             answer = self._client.request(*self._request, timeout=30)
         except NO_ANSWER as failure:
             raise AssertionError(f"{self._request}: {failure!r}") from failure
-        took = time.monotonic() - began
         self.statuses[answer.status] += 1
-        self.seconds.append(took)
         if answer.status == 503:
-            self.refused_s.append(took)
             assert int(answer.header("Retry-After")) >= 1, answer
         else:
             assert answer.status == self._right, answer
 
 
 class Breaker(Watch):
-    """When the breaker of `service` was first seen open in all its threads, in seconds from the start."""
+    """When the breaker of `service` was first seen open in all its threads, in seconds from begin()."""
 
     def __init__(self, service):
         self.opened_s = None
+        self._began = None
         self._service = service
         super().__init__(self._sample)
 
-    def __enter__(self):
+    def begin(self):
         self._began = time.monotonic()
-        return super().__enter__()
 
     def _sample(self):
-        if self.opened_s is None and all(state > 0 for state in breaker_states(self._service)):
+        if self._began is not None and self.opened_s is None and all(state > 0 for state in breaker_states(self._service)):
             self.opened_s = time.monotonic() - self._began
 
 
