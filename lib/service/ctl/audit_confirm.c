@@ -189,6 +189,14 @@ static enum tally_audit_verdict judge_user(const struct tally_audit_claim *claim
     return TALLY_AUDIT_UNCONFIRMED;
 }
 
+/* Whether there is a key at all. */
+static bool is_there(const struct tally_verify_found *found)
+{
+    return found->version != 0 || found->posts >= 0 || found->comments >= 0 ||
+           found->name != NULL || found->email != NULL || found->avatar != NULL || found->deleted ||
+           found->flagged;
+}
+
 /* A look at all of them; the caller has seen the proofs before. */
 static enum tally_status look(struct tally_audit_judge *judge, struct tally_audit_claims *claims,
                               const bool *proven, const bool *absent, struct tally_error *error)
@@ -216,7 +224,8 @@ static enum tally_status look(struct tally_audit_judge *judge, struct tally_audi
         if (claim->kind == TALLY_AUDIT_MISPLACED)
             claim->verdict = TALLY_AUDIT_CONFIRMED;
         else if (claim->kind == TALLY_AUDIT_GHOST)
-            claim->verdict = absent[i] ? TALLY_AUDIT_CONFIRMED : TALLY_AUDIT_SETTLED;
+            claim->verdict =
+                absent[i] && is_there(&found[i]) ? TALLY_AUDIT_CONFIRMED : TALLY_AUDIT_SETTLED;
         else
             claim->verdict =
                 judge_user(claim, user.id == claim->user_id ? &user : NULL, &found[i], proven[i]);

@@ -4,16 +4,16 @@
 /* The confirmed claims under repair, and what each user came to. */
 struct repairing {
     struct tally_audit *audit;
-    const struct tally_audit_claims *claims;
+    const bool *chosen; /* of its claims */
 };
 
 static void on_repaired(void *context, int64_t user_id, enum tally_repair_outcome outcome)
 {
     const struct repairing *repairing = context;
     struct tally_audit *audit = repairing->audit;
-    for (size_t i = 0; i < repairing->claims->count; i++) {
-        const struct tally_audit_claim *claim = &repairing->claims->list[i];
-        if (claim->user_id != user_id)
+    for (size_t i = 0; i < audit->claims.count; i++) {
+        const struct tally_audit_claim *claim = &audit->claims.list[i];
+        if (claim->user_id != user_id || !repairing->chosen[i])
             continue;
         const bool mended = outcome == TALLY_REPAIR_REPAIRED || outcome == TALLY_REPAIR_REMOVED ||
                             (outcome == TALLY_REPAIR_UNKNOWN && claim->kind == TALLY_AUDIT_GHOST);
@@ -33,22 +33,28 @@ static enum tally_status open_repairer(struct tally_audit *audit, struct tally_e
     return status;
 }
 
-static bool may_repair(const struct tally_audit *audit, const struct tally_audit_claim *claim)
+/* Which claims are to be repaired: what is confirmed, as long as the sweep may repair more. */
+static void choose(const struct tally_audit *audit, bool chosen[TALLY_AUDIT_CLAIMS_MOST])
 {
-    return claim->kind != TALLY_AUDIT_MISPLACED && !audit->options.dry_run &&
-           audit->place.repaired < audit->options.repairs_most;
+    int64_t left = audit->options.repairs_most - audit->place.repaired;
+    for (size_t i = 0; i < audit->claims.count; i++) {
+        const struct tally_audit_claim *claim = &audit->claims.list[i];
+        chosen[i] = claim->verdict == TALLY_AUDIT_CONFIRMED && left > 0 &&
+                    claim->kind != TALLY_AUDIT_MISPLACED && !audit->options.dry_run;
+        left -= chosen[i];
+    }
 }
 
-static enum tally_status repair_confirmed(struct tally_audit *audit, struct tally_error *error)
+static enum tally_status repair_chosen(struct tally_audit *audit, const bool *chosen,
+                                       struct tally_error *error)
 {
     int64_t ids[TALLY_AUDIT_CLAIMS_MOST];
     size_t count = 0;
     struct tally_repair_result result = {0};
-    struct repairing repairing = {audit, &audit->claims};
+    struct repairing repairing = {audit, chosen};
     for (size_t i = 0; i < audit->claims.count; i++) {
-        const struct tally_audit_claim *claim = &audit->claims.list[i];
-        if (claim->verdict == TALLY_AUDIT_CONFIRMED && may_repair(audit, claim))
-            ids[count++] = claim->user_id;
+        if (chosen[i])
+            ids[count++] = audit->claims.list[i].user_id;
     }
     if (count == 0)
         return TALLY_OK;
@@ -59,7 +65,7 @@ static enum tally_status repair_confirmed(struct tally_audit *audit, struct tall
     return status;
 }
 
-static void book_claims(struct tally_audit *audit, const bool *repairable)
+static void book_claims(struct tally_audit *audit, const bool *chosen)
 {
     for (size_t i = 0; i < audit->claims.count; i++) {
         const struct tally_audit_claim *claim = &audit->claims.list[i];
@@ -68,7 +74,7 @@ static void book_claims(struct tally_audit *audit, const bool *repairable)
             tally_metric_add(audit->report.unconfirmed, 1);
         } else if (claim->verdict == TALLY_AUDIT_CONFIRMED) {
             audit->place.differing++;
-            if (!repairable[i])
+            if (!chosen[i])
                 tally_audit_report_claim(&audit->report, claim, TALLY_AUDIT_HELD_BACK);
         }
     }
@@ -76,15 +82,15 @@ static void book_claims(struct tally_audit *audit, const bool *repairable)
 
 enum tally_status audit_work_off(struct tally_audit *audit, struct tally_error *error)
 {
-    bool repairable[TALLY_AUDIT_CLAIMS_MOST] = {false};
+    bool chosen[TALLY_AUDIT_CLAIMS_MOST] = {false};
     const bool begun = audit->place.repaired < audit->options.repairs_most;
     enum tally_status status = tally_audit_confirm(&audit->judge, &audit->claims, error);
-    for (size_t i = 0; i < audit->claims.count; i++)
-        repairable[i] = may_repair(audit, &audit->claims.list[i]);
+    if (status == TALLY_OK) {
+        choose(audit, chosen);
+        status = repair_chosen(audit, chosen, error);
+    }
     if (status == TALLY_OK)
-        status = repair_confirmed(audit, error);
-    if (status == TALLY_OK)
-        book_claims(audit, repairable);
+        book_claims(audit, chosen);
     if (begun && audit->place.repaired >= audit->options.repairs_most)
         tally_log(TALLY_LOG_ERROR, "audit.too_many",
                   TALLY_INTEGER("repaired", audit->place.repaired),
@@ -94,9 +100,22 @@ enum tally_status audit_work_off(struct tally_audit *audit, struct tally_error *
     return status;
 }
 
+/* Also because a walk over keys may come to one of them twice. */
+static bool is_claimed(const struct tally_audit_claims *claims,
+                       const struct tally_verify_difference *difference)
+{
+    for (size_t i = 0; i < claims->count; i++) {
+        if (claims->list[i].user_id == difference->user_id)
+            return !tally_audit_claims_continue(claims, difference);
+    }
+    return false;
+}
+
+/* A user is claimed once at a time: what else differs is found by the next sweep. */
 static void claim(struct tally_audit *audit, const struct tally_verify_difference *difference)
 {
-    if (audit->refused.status != TALLY_OK || difference->user_id == 0)
+    if (audit->refused.status != TALLY_OK || difference->user_id == 0 ||
+        is_claimed(&audit->claims, difference))
         return;
     if (audit->claims.count == TALLY_AUDIT_CLAIMS_MOST &&
         !tally_audit_claims_continue(&audit->claims, difference) &&
