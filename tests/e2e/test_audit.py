@@ -284,6 +284,23 @@ def test_an_outage_of_redis_turns_readiness_red_and_the_sweep_goes_on_afterwards
     assert "audit.interrupted" in audit.log_text()
 
 
+def test_an_outage_of_postgresql_is_waited_out(own_stack):
+    stack = own_stack
+    user = stack.new_user()
+    stack.until_equal()
+    audit = Audit(stack).start()
+    audit.until_swept()
+    stack.server_sql(f"ALTER DATABASE {stack.database} WITH ALLOW_CONNECTIONS false")
+    stack.server_sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{stack.database}'")
+    until("the audit is unready", lambda: audit.look("/readyz?verbose").status == 503)
+    assert "PostgreSQL" in audit.look("/readyz?verbose").body.decode()
+    stack.redis.call("HSET", stack.user_key(user), "posts", "5")
+    stack.server_sql(f"ALTER DATABASE {stack.database} WITH ALLOW_CONNECTIONS true")
+    until("the user is repaired", lambda: user in audit.repaired())
+    assert audit.ready()
+    assert audit.terminate() == 0
+
+
 def test_systemd_is_told_ready_and_fed_while_the_audit_works(own_stack, tmp_path):
     stack = own_stack
 
