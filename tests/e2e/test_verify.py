@@ -72,8 +72,9 @@ def fill(stack, count, name="Reader"):
 
 def verify(stack, *arguments):
     """(exit code, result, peak of the resident memory in KiB)"""
+    settings = {**stack.settings_of("ctl"), "TALLY_REDIS_TIMEOUT_MS": "60000"}
     done = subprocess.run([sys.executable, "-S", "-E", "-c", STARTER, stack.program("tallyctl"), "verify", "--json",
-                           *arguments], env=stack.environment(stack.settings_of("ctl")), capture_output=True,
+                           *arguments], env=stack.environment(settings), capture_output=True,
                           text=True, timeout=900, check=False)
     return done.returncode, json.loads(done.stdout), int(done.stderr.split()[-1])
 
@@ -84,7 +85,7 @@ def test_the_memory_of_a_run_does_not_grow_with_the_users_or_their_differences(s
     assert code == FINE and result["usersChecked"] == result["keysScanned"] == 300_000, result
     assert peak_kib < PEAK_MOST_KIB, peak_kib
     print(f"300,000 equal users: peak {peak_kib} KiB")
-    # Everybody differs, and everybody once more is missing and waited for.
+    # Everybody differs: one half at once, and the other after it has been waited for.
     servers.sql("UPDATE users SET name = 'Somebody else' WHERE id % 2 = 0; UPDATE users SET version = 2 WHERE id % 2 = 1",
                 timeout=600)
     code, result, peak_kib = verify(servers, "--grace", "1")
@@ -108,7 +109,7 @@ def test_a_sample_is_random_and_says_how_many_may_differ(servers):
     assert "no difference in the sample" in said and "the read model equals" not in said
     # Everyone: nothing is left to chance.
     assert verify(servers, "--sample", "100%")[1]["sample"]["differingShareAtMost"] == 0
-    # Half of each end of the table differs, and that is what samples say, each another time.
+    # Half of each end of the table differs, and so says each sample, of other users each time.
     servers.sql("UPDATE users SET name = 'Somebody else' WHERE id % 2 = 0")
     found = []
     for _ in range(3):
