@@ -86,8 +86,8 @@ def test_the_memory_of_a_run_does_not_grow_with_the_users_or_their_differences(s
     assert peak_kib < PEAK_MOST_KIB, peak_kib
     print(f"300,000 equal users: peak {peak_kib} KiB")
     # Everybody differs: one half at once, and the other after it has been waited for.
-    servers.sql("UPDATE users SET name = 'Somebody else' WHERE id % 2 = 0; UPDATE users SET version = 2 WHERE id % 2 = 1",
-                timeout=600)
+    servers.sql("""UPDATE users SET name = 'Somebody else' WHERE id % 2 = 0;
+                   UPDATE users SET version = 2 WHERE id % 2 = 1""", timeout=600)
     code, result, peak_kib = verify(servers, "--grace", "1")
     assert code == DIFFERENT and result["usersDiffering"] == 300_000 and len(result["listed"]) == 20, result
     assert peak_kib < PEAK_MOST_KIB, peak_kib
