@@ -3,8 +3,8 @@
 -- memory. A user who is not at the version that was seen before the recount is left for another
 -- attempt; one who is newer in Redis is left alone, unless on an older PostgreSQL timeline: then the
 -- database went back, and that version is of a history that is gone. A caller who has made sure that
--- PostgreSQL is the one to follow gets the newer one replaced on the same timeline too. On a later
--- timeline than the recount's nobody is replaced: that PostgreSQL is not the one written to any more.
+-- PostgreSQL is the one to follow gets the newer one replaced on the same timeline too, but not on a
+-- later one, nor a user without a row there: that PostgreSQL is not the one written to any more.
 --
 -- Totals: what a flagged user shows went into the totals event by event, so that they move by what
 -- the repair changes. Of any other user the totals are right and the hash is not; they move by the
@@ -29,8 +29,13 @@ for key = 3, #KEYS do
     local version, stored = tonumber(ARGV[arg]), tonumber(old[1]) or 0
     local last = arg + 10 + tonumber(ARGV[arg + 10])
     local timeline, now = tonumber(old[5]) or 0, tonumber(ARGV[arg + 1])
-    local newer = version > 0 and stored > version and timeline >= now and ARGV[arg + 9] == ''
-    if newer or timeline > now or stored ~= tonumber(ARGV[arg + 5]) then
+    local newer = false
+    if stored > version and ARGV[arg + 9] ~= '' then
+        newer = timeline > now
+    elseif stored > version and version > 0 then
+        newer = timeline >= now
+    end
+    if newer or stored ~= tonumber(ARGV[arg + 5]) then
         outcome[key - 1] = 0
     else
         if version == 0 then

@@ -129,8 +129,8 @@ check_units() {
     mkdir -p "$WORK/units" "$WORK/root/etc/systemd/system"
     cp -r deploy/systemd/. "$WORK/units"
     cp -r deploy/systemd/. "$WORK/root/etc/systemd/system"
-    sed -i "s|=/usr/bin/tally-|=$PWD/build/release/bin/tally-|" "$WORK"/units/*.service
-    for unit in tally-command tally-query tally-projector; do
+    sed -i "s|=/usr/bin/tally|=$PWD/build/release/bin/tally|" "$WORK"/units/*.service
+    for unit in tally-command tally-query tally-projector tally-audit; do
         check "systemd-analyze verify $unit" verify_unit "$unit.service"
         check "exposure of $unit is at most 1.5" exposure "$unit.service"
     done

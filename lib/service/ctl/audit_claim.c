@@ -4,7 +4,7 @@
 #include <string.h>
 
 static const char *const kind_texts[TALLY_AUDIT_KIND_COUNT] = {
-#define X(name, text) [TALLY_AUDIT_##name] = text,
+#define X(name, text) [TALLY_AUDIT_##name] = (text),
     TALLY_AUDIT_KIND_LIST(X)
 #undef X
 };

@@ -13,7 +13,7 @@ enum {
     MOST = TALLY_AUDIT_CLAIMS_MOST,
     PAUSE_MS = 100,
     KAFKA_MS = 2000,
-    APPLIED_MS = 5000, /* longest wait for the projector to come to the end seen */
+    APPLIED_MS = 5000, /* longest wait for the projector to come to the ends seen */
 };
 
 _Static_assert(MOST <= TALLY_RECOUNT_MOST, "one read for all claims");
@@ -89,12 +89,12 @@ static bool find_end(struct tally_audit_judge *judge, int32_t partition, int64_t
                                         &low, end, NULL) == TALLY_OK;
 }
 
-/* Waits until the partition's position is at `end`; `*applied` says whether it came. A position
- * beyond the log's end is of another log, and says nothing. */
+/* Waits until the partition's position is at `end`, or until `due_us` (monotonic); `*applied` says
+ * whether it came. A position beyond the log's end is of another log, and says nothing. */
 static enum tally_status await_applied(struct tally_audit_judge *judge, int32_t partition,
-                                       int64_t end, bool *applied, struct tally_error *error)
+                                       int64_t end, int64_t due_us, bool *applied,
+                                       struct tally_error *error)
 {
-    const int64_t due_us = tally_clock_monotonic_us() + (int64_t)APPLIED_MS * 1000;
     for (;;) {
         struct tally_position position;
         int64_t later_end = 0;
@@ -111,11 +111,12 @@ static enum tally_status await_applied(struct tally_audit_judge *judge, int32_t 
 }
 
 /* Of the claims that need it: whether nothing of theirs can be under way any more. A partition is
- * asked for once; one that lags is not waited for again. */
+ * asked for once, and all that lag are waited for together. */
 static enum tally_status find_proofs(struct tally_audit_judge *judge,
                                      const struct tally_audit_claims *claims, bool proven[MOST],
                                      struct tally_error *error)
 {
+    const int64_t due_us = tally_clock_monotonic_us() + (int64_t)APPLIED_MS * 1000;
     int32_t partitions[MOST];
     bool published[MOST], done[MOST] = {false};
     enum tally_status status = find_published(judge, claims, published, error);
@@ -130,7 +131,7 @@ static enum tally_status find_proofs(struct tally_audit_judge *judge,
             continue;
         answers = find_end(judge, partitions[i], &end);
         if (answers)
-            status = await_applied(judge, partitions[i], end, &applied, error);
+            status = await_applied(judge, partitions[i], end, due_us, &applied, error);
         for (size_t k = i; k < claims->count; k++) {
             if (partitions[k] != partitions[i])
                 continue;
@@ -188,6 +189,14 @@ static enum tally_audit_verdict judge_user(const struct tally_audit_claim *claim
     return TALLY_AUDIT_UNCONFIRMED;
 }
 
+/* Whether there is a key at all. */
+static bool is_there(const struct tally_verify_found *found)
+{
+    return found->version != 0 || found->posts >= 0 || found->comments >= 0 ||
+           found->name != NULL || found->email != NULL || found->avatar != NULL || found->deleted ||
+           found->flagged;
+}
+
 /* A look at all of them; the caller has seen the proofs before. */
 static enum tally_status look(struct tally_audit_judge *judge, struct tally_audit_claims *claims,
                               const bool *proven, const bool *absent, struct tally_error *error)
@@ -215,7 +224,8 @@ static enum tally_status look(struct tally_audit_judge *judge, struct tally_audi
         if (claim->kind == TALLY_AUDIT_MISPLACED)
             claim->verdict = TALLY_AUDIT_CONFIRMED;
         else if (claim->kind == TALLY_AUDIT_GHOST)
-            claim->verdict = absent[i] ? TALLY_AUDIT_CONFIRMED : TALLY_AUDIT_SETTLED;
+            claim->verdict =
+                absent[i] && is_there(&found[i]) ? TALLY_AUDIT_CONFIRMED : TALLY_AUDIT_SETTLED;
         else
             claim->verdict =
                 judge_user(claim, user.id == claim->user_id ? &user : NULL, &found[i], proven[i]);

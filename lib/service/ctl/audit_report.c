@@ -59,10 +59,10 @@ void tally_audit_report_init(struct tally_audit_report *report, struct tally_met
                                   "Users and keys that differ for certain, by kind.", label);
     }
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        struct tally_metric *made =
-            rows[i].gauge ? tally_metrics_gauge(metrics, rows[i].name, rows[i].help, "")
-                          : tally_metrics_counter(metrics, rows[i].name, rows[i].help, "");
-        memcpy((char *)report + rows[i].offset, &made, sizeof made);
+        struct tally_metric **field =
+            (struct tally_metric **)(void *)((char *)report + rows[i].offset);
+        *field = rows[i].gauge ? tally_metrics_gauge(metrics, rows[i].name, rows[i].help, "")
+                               : tally_metrics_counter(metrics, rows[i].name, rows[i].help, "");
     }
 }
 

@@ -1,9 +1,5 @@
 #include "core/clock.h"
-#include "core/random.h"
-#include "service/ctl/audit.h"
-#include "service/ctl/audit_confirm.h"
-#include "service/ctl/audit_report.h"
-#include "service/ctl/repair.h"
+#include "service/ctl/audit_internal.h"
 
 #include <inttypes.h>
 #include <stdatomic.h>
@@ -25,27 +21,6 @@ enum {
 
 /* Longer than any single wait of the thread while its servers answer. */
 static const int64_t ALIVE_US = 60LL * 1000 * 1000;
-
-struct tally_audit {
-    struct tally_audit_options options;
-    struct tally_audit_report report;
-    pthread_t thread;
-    atomic_bool stopping;
-    struct tally_random random;
-    struct tally_backoff backoff;
-    struct tally_audit_judge judge;
-    struct tally_repairer *repairer; /* NULL until there is something to repair */
-    struct tally_audit_claims claims;
-    int64_t claims_since_us;    /* monotonic; when the first of them came */
-    struct tally_error refused; /* why claims could not be worked off amid a look */
-    int64_t generation;         /* that `place` belongs to */
-    struct tally_audit_place place;
-    int64_t saved_us;
-    int64_t next_step_us; /* the rate */
-    int64_t unconfirmed;
-    bool completed;
-    struct tally_error failure; /* of an audit of one sweep */
-};
 
 static int64_t wall_ms(void)
 {
@@ -69,138 +44,6 @@ static void nap_until(struct tally_audit *audit, int64_t due_us)
         left_us = due_us - tally_clock_monotonic_us();
     }
 }
-
-/* --- what is found ------------------------------------------------------------------------------
- */
-
-/* The confirmed claims under repair, and what each user came to. */
-struct repairing {
-    struct tally_audit *audit;
-    const struct tally_audit_claims *claims;
-};
-
-static void on_repaired(void *context, int64_t user_id, enum tally_repair_outcome outcome)
-{
-    const struct repairing *repairing = context;
-    struct tally_audit *audit = repairing->audit;
-    for (size_t i = 0; i < repairing->claims->count; i++) {
-        const struct tally_audit_claim *claim = &repairing->claims->list[i];
-        if (claim->user_id != user_id)
-            continue;
-        const bool mended = outcome == TALLY_REPAIR_REPAIRED || outcome == TALLY_REPAIR_REMOVED ||
-                            (outcome == TALLY_REPAIR_UNKNOWN && claim->kind == TALLY_AUDIT_GHOST);
-        audit->place.repaired += mended;
-        tally_audit_report_claim(&audit->report, claim,
-                                 mended ? TALLY_AUDIT_REPAIRED : TALLY_AUDIT_FAILED);
-    }
-}
-
-static enum tally_status open_repairer(struct tally_audit *audit, struct tally_error *error)
-{
-    if (audit->repairer != NULL)
-        return TALLY_OK;
-    enum tally_status status = tally_repairer_new(audit->options.settings, &audit->repairer, error);
-    if (status == TALLY_OK)
-        tally_repairer_follow_source(audit->repairer);
-    return status;
-}
-
-static bool may_repair(const struct tally_audit *audit, const struct tally_audit_claim *claim)
-{
-    return claim->kind != TALLY_AUDIT_MISPLACED && !audit->options.dry_run &&
-           audit->place.repaired < audit->options.repairs_most;
-}
-
-static enum tally_status repair_confirmed(struct tally_audit *audit, struct tally_error *error)
-{
-    int64_t ids[TALLY_AUDIT_CLAIMS_MOST];
-    size_t count = 0;
-    struct tally_repair_result result = {0};
-    struct repairing repairing = {audit, &audit->claims};
-    for (size_t i = 0; i < audit->claims.count; i++) {
-        const struct tally_audit_claim *claim = &audit->claims.list[i];
-        if (claim->verdict == TALLY_AUDIT_CONFIRMED && may_repair(audit, claim))
-            ids[count++] = claim->user_id;
-    }
-    if (count == 0)
-        return TALLY_OK;
-    enum tally_status status = open_repairer(audit, error);
-    if (status == TALLY_OK)
-        status = tally_repair_users(audit->repairer, ids, count, on_repaired, &repairing, &result,
-                                    error);
-    return status;
-}
-
-static void book_claims(struct tally_audit *audit, const bool *repairable)
-{
-    for (size_t i = 0; i < audit->claims.count; i++) {
-        const struct tally_audit_claim *claim = &audit->claims.list[i];
-        if (claim->verdict == TALLY_AUDIT_UNCONFIRMED) {
-            audit->unconfirmed++;
-            tally_metric_add(audit->report.unconfirmed, 1);
-        } else if (claim->verdict == TALLY_AUDIT_CONFIRMED) {
-            audit->place.differing++;
-            if (!repairable[i])
-                tally_audit_report_claim(&audit->report, claim, TALLY_AUDIT_HELD_BACK);
-        }
-    }
-}
-
-/* Looks again at all who are said to differ, and repairs who does. Where it fails they are
- * forgotten, and found again: the place has not moved past them. */
-static enum tally_status work_off(struct tally_audit *audit, struct tally_error *error)
-{
-    bool repairable[TALLY_AUDIT_CLAIMS_MOST];
-    const bool begun = audit->place.repaired < audit->options.repairs_most;
-    enum tally_status status = tally_audit_confirm(&audit->judge, &audit->claims, error);
-    for (size_t i = 0; i < audit->claims.count; i++)
-        repairable[i] = may_repair(audit, &audit->claims.list[i]);
-    if (status == TALLY_OK)
-        status = repair_confirmed(audit, error);
-    if (status == TALLY_OK)
-        book_claims(audit, repairable);
-    if (begun && audit->place.repaired >= audit->options.repairs_most)
-        tally_log(TALLY_LOG_ERROR, "audit.too_many",
-                  TALLY_INTEGER("repaired", audit->place.repaired),
-                  TALLY_TEXT("text", "the rest of this sweep repairs nothing more; where so many "
-                                     "users differ, run `tallyctl verify` and `tallyctl rebuild`"));
-    audit->claims.count = 0;
-    return status;
-}
-
-static void claim(struct tally_audit *audit, const struct tally_verify_difference *difference)
-{
-    if (audit->refused.status != TALLY_OK || difference->user_id == 0)
-        return;
-    if (audit->claims.count == TALLY_AUDIT_CLAIMS_MOST &&
-        !tally_audit_claims_continue(&audit->claims, difference) &&
-        work_off(audit, &audit->refused) != TALLY_OK)
-        return;
-    if (audit->claims.count == 0)
-        audit->claims_since_us = tally_clock_monotonic_us();
-    tally_audit_claims_add(&audit->claims, difference);
-}
-
-static void on_difference(void *context, const struct tally_verify_difference *difference)
-{
-    claim(context, difference);
-}
-
-static void on_flagged(void *context, int64_t user_id, int64_t version)
-{
-    const struct tally_verify_difference difference = {
-        .user_id = user_id,
-        .field = "flagged",
-        .expected = "no",
-        .found = "yes",
-        .expected_version = version,
-        .found_version = version,
-    };
-    claim(context, &difference);
-}
-
-/* --- the sweep ----------------------------------------------------------------------------------
- */
 
 static void on_progress(void *context, int64_t checked, int64_t total, size_t pending)
 {
@@ -240,7 +83,7 @@ static enum tally_status on_step(void *context, const struct tally_verify_place 
     tally_audit_report_turn(&audit->report);
     if (audit->claims.count > 0 &&
         now_us - audit->claims_since_us >= (int64_t)CLAIMS_HELD_MS * 1000)
-        status = work_off(audit, error);
+        status = audit_work_off(audit, error);
     if (status != TALLY_OK)
         return status;
     /* The place never moves past somebody who is still to be looked at. */
@@ -315,8 +158,8 @@ static enum tally_status sweep(struct tally_audit *audit, struct tally_error *er
                                       : 1000,
         .look_ms = LOOK_MS,
         .without_totals = true,
-        .on_difference = on_difference,
-        .on_flagged = on_flagged,
+        .on_difference = audit_take_difference,
+        .on_flagged = audit_take_flagged,
         .on_step = on_step,
         .on_progress = on_progress,
         .context = audit,
@@ -327,7 +170,7 @@ static enum tally_status sweep(struct tally_audit *audit, struct tally_error *er
     enum tally_status status = tally_verify_run(&options, &result, error);
     if (status == TALLY_OK && audit->refused.status != TALLY_OK)
         status = tally_fail(error, audit->refused.status, "%s", audit->refused.text);
-    return status == TALLY_OK ? work_off(audit, error) : status;
+    return status == TALLY_OK ? audit_work_off(audit, error) : status;
 }
 
 static enum tally_status attempt(struct tally_audit *audit, struct tally_error *error)
@@ -371,9 +214,6 @@ static void *run(void *argument)
     audit->options.on_ended(audit->options.context);
     return NULL;
 }
-
-/* --- the handle ---------------------------------------------------------------------------------
- */
 
 enum tally_status tally_audit_start(const struct tally_audit_options *options,
                                     struct tally_audit **audit, struct tally_error *error)

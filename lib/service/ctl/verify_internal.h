@@ -41,6 +41,12 @@ enum tally_status verify_step(const struct verify_run *run, size_t looked,
 /* Counts a difference and passes it on. */
 void verify_tell(struct verify_run *run, const struct tally_verify_difference *difference);
 
+/* Compares rows that were just read from PostgreSQL with Redis, which is read now. */
+enum tally_status verify_first_look(struct verify_run *run,
+                                    const struct tally_recount_rows *rows) TALLY_MUST_CHECK;
+/* One look at all who are pending. */
+enum tally_status verify_look_again(struct verify_run *run) TALLY_MUST_CHECK;
+
 /* Looks through the generation's keys for those of users that do not exist. */
 enum tally_status verify_ghosts(struct verify_run *run) TALLY_MUST_CHECK;
 /* Compares the totals with what the walk added up, where that can be done. `before` was read before

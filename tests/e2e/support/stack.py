@@ -220,9 +220,9 @@ class Stack:
                 f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
         return done
 
-    def sql(self, statement):
+    def sql(self, statement, timeout=60):
         """Rows of text, by psql on the stack's database."""
-        return psql(self.dsn, statement)
+        return psql(self.dsn, statement, timeout)
 
     def server_sql(self, statement):
         """On the server's own database."""
@@ -322,10 +322,10 @@ class Stack:
         return f"tally:{generation}:{{{partition_of(user, self.partitions)}}}:user:{user}"
 
 
-def psql(dsn, statement):
+def psql(dsn, statement, timeout=60):
     done = subprocess.run(
         ["psql", "-X", "-q", "-A", "-t", "-F", "\t", "-v", "ON_ERROR_STOP=1", "-d", dsn, "-c", statement],
-        capture_output=True, text=True, timeout=60, check=False)
+        capture_output=True, text=True, timeout=timeout, check=False)
     if done.returncode != 0:
         raise OSError(f"{statement}: {done.stderr}")
     return [line.split("\t") for line in done.stdout.splitlines()]
