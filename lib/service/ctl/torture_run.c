@@ -76,13 +76,15 @@ static enum tally_status heal(struct run *run, struct tally_error *error)
         return TALLY_OK;
     }
     for (int i = 0; i < HEAL_ATTEMPTS; i++) {
-        status = tally_shell_run(fault->heal, COMMAND_TIMEOUT_MS, NULL, 0, error);
+        struct tally_error cause;
+        status = tally_shell_run(fault->heal, COMMAND_TIMEOUT_MS, NULL, 0, &cause);
         if (status == TALLY_OK) {
             run->injected = NULL;
             return TALLY_OK;
         }
-        torture_tell(&run->show, "%s: could not be healed: %s", fault->name, error->text);
+        torture_tell(&run->show, "%s: could not be healed: %s", fault->name, cause.text);
     }
+    (void)tally_fail(error, status, "%s could not be healed", fault->name);
     return status;
 }
 
