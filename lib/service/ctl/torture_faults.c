@@ -189,7 +189,7 @@ enum tally_status tally_faults_read(const char *path, struct tally_faults *fault
         else
             text[length] = '\0';
     }
-    if (status == TALLY_OK)
+    if (status == TALLY_OK && text != NULL)
         status = tally_faults_parse(text, path, faults, error);
     free(text);
     (void)fclose(stream);

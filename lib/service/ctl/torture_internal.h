@@ -9,6 +9,38 @@
 
 #include <pthread.h>
 
+/* What is shown on standard error meanwhile: a line for each thing that happens, and on a terminal
+ * one below it that is rewritten each second. */
+struct torture_show {
+    struct torture_ledger *ledger;
+    bool quiet, terminal;
+    bool shown; /* the terminal's line holds something */
+    int64_t next_us;
+};
+void torture_show_init(struct torture_show *show, struct torture_ledger *ledger, bool quiet);
+void torture_tell(struct torture_show *show, const char *format, ...) TALLY_PRINTF(2, 3);
+/* `end_us`: monotonic, when it will be over; 0: not known. */
+void torture_show(struct torture_show *show, int64_t end_us, const char *what);
+void torture_show_end(struct torture_show *show);
+/* Since the start. */
+double torture_seconds(const struct torture_ledger *ledger);
+
+/* The load generator in a thread of its own; it writes to the ledger. Not to be moved. */
+struct torture_load {
+    struct torture_report *report;
+    struct tally_load_options options;
+    pthread_t thread;
+    _Atomic bool users_made, ended, stop;
+    enum tally_status status; /* of the load, once it has ended */
+    struct tally_error error;
+};
+enum tally_status torture_load_start(struct torture_load *load,
+                                     const struct torture_options *options,
+                                     struct torture_report *report,
+                                     struct tally_error *error) TALLY_MUST_CHECK;
+/* Waits until what is in flight is known, or given up. */
+void torture_load_stop(struct torture_load *load);
+
 /* One request at a time, waited for. */
 struct torture_asker {
     struct event_base *base;

@@ -5,7 +5,6 @@
 
 #include <inttypes.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,10 +15,9 @@
 enum {
     COMMAND_TIMEOUT_MS = 180000,
     SLICE_MS = 100,
+    SLICE_US = SLICE_MS * 1000,
     HEAL_ATTEMPTS = 3,
     LOOKS = 5,
-    RETRY_FOR_S = 300, /* a write is repeated across any fault that heals */
-    LINE_BYTES = 400,
 };
 
 /* Signals that came; also what the waiting loops look at. */
@@ -28,63 +26,13 @@ static _Atomic int signalled;
 struct run {
     const struct torture_options *options;
     struct torture_report *report;
-    struct tally_load_options load_options;
-    pthread_t load_thread;
-    enum tally_status load_status;
-    struct tally_error load_error;
-    const int64_t *users; /* the load's; borrowed */
-    _Atomic bool users_made, load_ended, load_stop;
+    struct torture_load load;
     struct torture_readers *readers;
     struct torture_probe probe;
     const struct tally_fault *injected; /* to be healed; NULL: none */
     int64_t end_us;                     /* monotonic; 0: after the rounds */
-    bool terminal, shown;
-    int64_t next_line_us;
+    struct torture_show show;
 };
-
-/*
- * What is shown meanwhile: a line for each thing that happens, and on a terminal one below that is
- * rewritten.
- */
-
-static double since_start(const struct run *run)
-{
-    return (double)(tally_clock_monotonic_us() - run->report->ledger.start_us) / 1e6;
-}
-
-static void tell(struct run *run, const char *format, ...) TALLY_PRINTF(2, 3);
-static void tell(struct run *run, const char *format, ...)
-{
-    if (run->options->quiet)
-        return;
-    char text[LINE_BYTES];
-    va_list arguments;
-    va_start(arguments, format);
-    (void)vsnprintf(text, sizeof text, format, arguments);
-    va_end(arguments);
-    (void)fprintf(stderr, "%s%8.1f s  %s\n", run->shown ? "\r\033[K" : "", since_start(run), text);
-    run->shown = false;
-}
-
-static void show(struct run *run, const char *what)
-{
-    int64_t now_us = tally_clock_monotonic_us();
-    if (!run->terminal || run->options->quiet || now_us < run->next_line_us)
-        return;
-    run->next_line_us = now_us + 1000000;
-    char left[TALLY_DURATION_BYTES + 8] = "", duration[TALLY_DURATION_BYTES];
-    char number[TALLY_NUMBER_BYTES];
-    if (run->end_us > now_us) {
-        tally_ctl_format_duration((double)(run->end_us - now_us) / 1e6, duration);
-        (void)snprintf(left, sizeof left, ", %s left", duration);
-    }
-    (void)fprintf(stderr, "\r\033[K%8.1f s  %s: %s writes acknowledged, %" PRId64 " violations%s",
-                  since_start(run), what,
-                  tally_ctl_format_number(atomic_load(&run->report->ledger.acknowledged), number),
-                  torture_ledger_violations(&run->report->ledger), left);
-    (void)fflush(stderr);
-    run->shown = true;
-}
 
 /* False where a signal ended it. */
 static bool rest(struct run *run, int64_t milliseconds, const char *what)
@@ -92,104 +40,26 @@ static bool rest(struct run *run, int64_t milliseconds, const char *what)
     const int64_t due_us = tally_clock_monotonic_us() + milliseconds * 1000;
     int64_t left_us = 0;
     while (atomic_load(&signalled) == 0 && (left_us = due_us - tally_clock_monotonic_us()) > 0) {
-        show(run, what);
-        int64_t slice_us = left_us < SLICE_MS * 1000 ? left_us : SLICE_MS * 1000;
+        torture_show(&run->show, run->end_us, what);
+        int64_t slice_us = left_us < SLICE_US ? left_us : SLICE_US;
         const struct timespec slice = {.tv_nsec = slice_us * 1000};
         (void)nanosleep(&slice, NULL);
     }
     return atomic_load(&signalled) == 0;
 }
 
-/*
- * The load.
- */
-
-static void on_users(void *context, const int64_t *ids)
-{
-    struct run *run = context;
-    run->users = ids;
-    struct torture_ledger *ledger = &run->report->ledger;
-    for (int64_t i = 0; i < ledger->count - 1; i++) {
-        ledger->accounts[i].id = ids[i];
-        atomic_store(&ledger->accounts[i].version, 1);
-    }
-    atomic_store(&run->users_made, true);
-}
-
-static void on_event(void *context, const struct tally_load_event *event)
-{
-    struct run *run = context;
-    struct torture_ledger *ledger = &run->report->ledger;
-    int64_t id = ledger->accounts[event->user].id;
-    const char *kind = tally_load_kind_text(event->kind);
-    switch (event->outcome) {
-    case TALLY_LOAD_ACKNOWLEDGED:
-        torture_ledger_acknowledge(ledger, event->user, event->kind, event->version);
-        break;
-    case TALLY_LOAD_UNKNOWN:
-        torture_ledger_doubt(ledger, event->user, event->kind);
-        break;
-    case TALLY_LOAD_MISSING:
-        torture_violate(ledger, "lost", id,
-                        "%s: %" PRId64 " was acknowledged and is not found any more", kind,
-                        event->target);
-        break;
-    case TALLY_LOAD_UNEXPECTED:
-        torture_ledger_doubt(ledger, event->user, event->kind);
-        torture_violate(ledger, "answer", id, "%s was answered by %s", kind, event->failure);
-        break;
-    }
-}
-
-static void *run_load(void *context)
-{
-    struct run *run = context;
-    run->load_status = tally_load_run(&run->load_options, &run->report->load, &run->load_error);
-    atomic_store(&run->load_ended, true);
-    return NULL;
-}
-
-static enum tally_status start_load(struct run *run, struct tally_error *error)
-{
-    const struct torture_options *options = run->options;
-    /* Users of its own each time: those of an earlier run have counts already. */
-    struct tally_random system;
-    tally_random_seed_from_system(&system);
-    run->load_options = (struct tally_load_options){
-        .command_address = options->settings->command_listen,
-        .query_address = options->settings->query_listen,
-        .users = options->users,
-        .distribution = {.exponent = 1},
-        .connections = options->connections,
-        .rate_s = options->rate_s,
-        .seed = tally_random_below(&system, UINT64_C(1) << 48),
-        .retry_for_s = RETRY_FOR_S,
-        .commands = INT64_MAX / 2,
-        .keep_commented = true,
-        .stop = &run->load_stop,
-        .on_users = on_users,
-        .on_event = on_event,
-        .context = run,
-    };
-    enum tally_status status = tally_mix_parse("post=45,comment=45,delete-post=5,delete-comment=5",
-                                               &run->load_options.mix, error);
-    if (status == TALLY_OK && pthread_create(&run->load_thread, NULL, run_load, run) != 0)
-        status = tally_fail(error, TALLY_NO_MEMORY, "the load's thread");
-    return status;
-}
-
 static enum tally_status await_users(struct run *run, struct tally_error *error)
 {
-    while (!atomic_load(&run->users_made) && !atomic_load(&run->load_ended) &&
+    while (!atomic_load(&run->load.users_made) && !atomic_load(&run->load.ended) &&
            rest(run, SLICE_MS, "making users"))
         continue;
-    if (atomic_load(&run->users_made))
+    if (atomic_load(&run->load.users_made))
         return TALLY_OK;
-    if (!atomic_load(&run->load_ended))
+    if (!atomic_load(&run->load.ended))
         return tally_fail(error, TALLY_STOPPING, "interrupted before anything was done");
-    *error = run->load_error;
-    return run->load_status != TALLY_OK
-               ? run->load_status
+    *error = run->load.error;
+    return run->load.status != TALLY_OK
+               ? run->load.status
                : tally_fail(error, TALLY_UNAVAILABLE, "the load ended before all users were made");
 }
 
@@ -206,13 +76,15 @@ static enum tally_status heal(struct run *run, struct tally_error *error)
         return TALLY_OK;
     }
     for (int i = 0; i < HEAL_ATTEMPTS; i++) {
-        status = tally_shell_run(fault->heal, COMMAND_TIMEOUT_MS, NULL, 0, error);
+        struct tally_error cause;
+        status = tally_shell_run(fault->heal, COMMAND_TIMEOUT_MS, NULL, 0, &cause);
         if (status == TALLY_OK) {
             run->injected = NULL;
             return TALLY_OK;
         }
-        tell(run, "%s: could not be healed: %s", fault->name, error->text);
+        torture_tell(&run->show, "%s: could not be healed: %s", fault->name, cause.text);
     }
+    (void)tally_fail(error, status, "%s could not be healed", fault->name);
     return status;
 }
 
@@ -225,14 +97,14 @@ static bool mend(struct run *run, const char *named)
         return false;
     (void)snprintf(report->named, sizeof report->named, "%s", named);
     if (!run->options->mend || report->mended[0] != '\0') {
-        tell(run, "the stack asks for: %s", named);
+        torture_tell(&run->show, "the stack asks for: %s", named);
         return false;
     }
-    tell(run, "the stack asks for it, so it is run: %s", named);
+    torture_tell(&run->show, "the stack asks for it, so it is run: %s", named);
     (void)snprintf(report->mended, sizeof report->mended, "%s", named);
     if (torture_mend(run->options, named, &error) == TALLY_OK)
         return true;
-    tell(run, "%s", error.text);
+    torture_tell(&run->show, "%s", error.text);
     return false;
 }
 
@@ -267,7 +139,7 @@ static bool recover(struct run *run, const struct tally_fault *fault, int64_t st
                         (double)took_us / 1e6, (double)fault->recovers_ms / 1e3);
     char duration[TALLY_DURATION_BYTES];
     tally_ctl_format_duration((double)took_us / 1e6, duration);
-    tell(run, "%s: recovered after %s", fault->name, duration);
+    torture_tell(&run->show, "%s: recovered after %s", fault->name, duration);
     return true;
 }
 
@@ -277,15 +149,15 @@ static bool do_step(struct run *run, const struct tally_fault_step *step, struct
     const struct tally_fault *fault = step->fault;
     struct torture_fault_report *report = &run->report->faults[fault - run->options->faults.list];
     torture_ledger_fault(&run->report->ledger, fault->name);
-    tell(run, "%s for %.1f s (round %" PRId64 ")", fault->name, (double)step->lasts_ms / 1e3,
-         step->round);
+    torture_tell(&run->show, "%s for %.1f s (round %" PRId64 ")", fault->name,
+                 (double)step->lasts_ms / 1e3, step->round);
     report->count++;
     run->report->steps++;
     run->injected = fault;
     struct tally_error cause;
     if (tally_shell_run(fault->inject, COMMAND_TIMEOUT_MS, NULL, 0, &cause) != TALLY_OK) {
         report->failed++;
-        tell(run, "%s: could not be injected: %s", fault->name, cause.text);
+        torture_tell(&run->show, "%s: could not be injected: %s", fault->name, cause.text);
     } else {
         (void)rest(run, step->lasts_ms, fault->name);
     }
@@ -322,7 +194,7 @@ static enum tally_status run_faults(struct run *run)
         torture_ledger_fault(&run->report->ledger, NULL);
     }
     if (error.status != TALLY_OK)
-        tell(run, "%s", error.text);
+        torture_tell(&run->show, "%s", error.text);
     return run->injected != NULL ? TALLY_INTERNAL : TALLY_OK;
 }
 
@@ -332,9 +204,8 @@ static enum tally_status run_faults(struct run *run)
 
 static void stop_load(struct run *run)
 {
-    atomic_store(&run->load_stop, true);
-    tell(run, "ending the load: what is in flight is repeated until it is known");
-    (void)pthread_join(run->load_thread, NULL);
+    torture_tell(&run->show, "ending the load: what is in flight is repeated until it is known");
+    torture_load_stop(&run->load);
     torture_probe_settle(&run->probe,
                          tally_clock_monotonic_us() + run->options->patience_ms * 1000);
     torture_readers_stop(&run->readers);
@@ -346,7 +217,7 @@ static enum tally_status judge(struct run *run, struct tally_error *error)
     if (judgement == NULL)
         return tally_fail(error, TALLY_NO_MEMORY, "the judgement");
     struct torture_ledger *ledger = &run->report->ledger;
-    tell(run, "waiting for the lag to be gone, and verifying");
+    torture_tell(&run->show, "waiting for the lag to be gone, and verifying");
     for (int i = 0; i < 2; i++) {
         torture_judge(run->options, judgement);
         if (!judgement->lagging && judgement->failure.status == TALLY_OK &&
@@ -408,7 +279,7 @@ static enum tally_status run_all(struct run *run, struct tally_error *error)
     if (status != TALLY_OK)
         return status;
     hold_signals(SIG_BLOCK);
-    status = start_load(run, error);
+    status = torture_load_start(&run->load, run->options, report, error);
     hold_signals(SIG_UNBLOCK);
     if (status != TALLY_OK)
         return status;
@@ -446,15 +317,14 @@ enum tally_status torture_run(const struct torture_options *options, struct tort
     enum tally_status status = torture_ledger_init(&report->ledger, options->users, error);
     if (run == NULL && status == TALLY_OK)
         status = tally_fail(error, TALLY_NO_MEMORY, "the run");
-    if (status == TALLY_OK) {
+    if (status == TALLY_OK && run != NULL) {
         run->options = options;
         run->report = report;
-        run->terminal = isatty(STDERR_FILENO) == 1;
+        torture_show_init(&run->show, &report->ledger, options->quiet);
         handle_signals(on_signal);
         status = run_all(run, error);
-        report->seconds = since_start(run);
-        if (run->shown)
-            (void)fputs("\r\033[K", stderr);
+        report->seconds = torture_seconds(&report->ledger);
+        torture_show_end(&run->show);
         torture_probe_close(&run->probe);
     }
     free(run);
