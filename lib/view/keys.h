@@ -36,7 +36,7 @@
 #define TALLY_VIEW_USER_FLAGGED "flagged" /* 1, or absent: the answer says degraded */
 
 /* Fields of a partition's position. Its absence means that the partition is lost, or never was. */
-#define TALLY_VIEW_POSITION_EPOCH "epoch"           /* bumped by every writer but the projector */
+#define TALLY_VIEW_POSITION_EPOCH "epoch"           /* another one for each writer that begins */
 #define TALLY_VIEW_POSITION_OFFSET "offset"         /* next Kafka offset to apply */
 #define TALLY_VIEW_POSITION_UNTIL "until"           /* complete once offset >= until */
 #define TALLY_VIEW_POSITION_CLUSTER "cluster"       /* Kafka cluster id */

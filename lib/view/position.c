@@ -134,6 +134,41 @@ enum tally_status tally_position_read(struct tally_redis *redis, int64_t generat
     return status != TALLY_OK ? status : found;
 }
 
+static enum tally_status append_claim(struct tally_redis *redis, int64_t generation,
+                                      int32_t partition, int64_t raise, struct tally_error *error)
+{
+    char position[TALLY_VIEW_KEY_BYTES];
+    char totals[TALLY_VIEW_KEY_BYTES];
+    tally_view_position_key(position, generation, partition);
+    tally_view_totals_key(totals, generation, partition);
+    return tally_redis_append(redis, error, "EVAL %s 2 %s %s %lld", tally_script_claim_position,
+                              position, totals, (long long)raise);
+}
+
+enum tally_status tally_position_claim(struct tally_redis *redis, int64_t generation,
+                                       const int32_t *partitions, size_t count, int64_t raise,
+                                       struct tally_position *positions, struct tally_error *error)
+{
+    enum tally_status status = TALLY_OK;
+    for (size_t i = 0; i < count && status == TALLY_OK; i++)
+        status = append_claim(redis, generation, partitions[i], raise, error);
+    enum tally_status found = TALLY_OK;
+    for (size_t i = 0; i < count && status == TALLY_OK; i++) {
+        redisReply *reply = NULL;
+        status = tally_redis_receive(redis, &reply, error);
+        if (status != TALLY_OK)
+            break;
+        if (!is_array(reply, 2))
+            found = fail_reply(reply, "claim", error);
+        else if (!parse_position(reply->element[0], &positions[i]))
+            found = fail_reply(reply->element[0], "position", error);
+        else if (!parse_totals(reply->element[1], &positions[i].totals))
+            found = fail_reply(reply->element[1], "totals", error);
+        freeReplyObject(reply);
+    }
+    return status != TALLY_OK ? status : found;
+}
+
 static enum tally_status append_creations(struct tally_redis *redis,
                                           const struct tally_generation *generation,
                                           struct tally_error *error)
@@ -201,7 +236,9 @@ enum tally_status tally_generation_create(struct tally_redis *redis,
         status = receive_all(redis, generation->partitions, error);
     if (status == TALLY_OK)
         status = tally_generation_read(redis, live, error);
-    if (status == TALLY_OK && *live != generation->number)
+    /* Where none is live, the keys were flushed, and another writer may be about to make this very
+     * number live: whoever begins in the same second takes the same one. */
+    if (status == TALLY_OK && *live != 0 && *live != generation->number)
         status = remove_positions(redis, generation, error);
     return status;
 }

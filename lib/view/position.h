@@ -32,6 +32,15 @@ enum tally_status tally_position_read(struct tally_redis *redis, int64_t generat
                                       struct tally_position *positions,
                                       struct tally_error *error) TALLY_MUST_CHECK;
 
+/* Reads them likewise, each at the moment at which the caller becomes its only writer: the
+ * epochs are raised, so that calls of any other are refused, those on their way among them. `raise`
+ * > 0 is added to the epochs: random below 2^32, so that no two writers meet with the same even
+ * where Redis went back in time. */
+enum tally_status tally_position_claim(struct tally_redis *redis, int64_t generation,
+                                       const int32_t *partitions, size_t count, int64_t raise,
+                                       struct tally_position *positions,
+                                       struct tally_error *error) TALLY_MUST_CHECK;
+
 /* A generation to be built from the beginning of a log that is whole. */
 struct tally_generation {
     int64_t number; /* > 0, never used before */

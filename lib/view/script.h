@@ -11,6 +11,7 @@
 
 /* The texts, terminated, for the life of the program. */
 extern const char tally_script_apply[];
+extern const char tally_script_claim_position[];
 extern const char tally_script_create_position[];
 
 /* SCRIPT LOAD: the server keeps the script until it restarts or SCRIPT FLUSH, and `sha` names it in

@@ -319,6 +319,36 @@ Test(position, is_read_back_and_its_absence_is_told)
     teardown(&fixture);
 }
 
+Test(position, who_claims_it_is_its_only_writer)
+{
+    struct fixture fixture = setup();
+    const int32_t partitions[] = {PARTITION, 9};
+    struct tally_position positions[2];
+    struct tally_error error = {0};
+    struct tally_apply apply = step(0, 5);
+    apply.totals_changed = true;
+    apply.totals = (struct tally_totals){.users = 2, .posts = 3, .comments = 4};
+    apply_well(&fixture, &apply);
+    cr_assert_eq(
+        tally_position_claim(fixture.redis, GENERATION, partitions, 2, 41, positions, &error),
+        TALLY_OK, "%s", error.text);
+    cr_expect(positions[0].present && !positions[1].present);
+    cr_expect_eq(positions[0].epoch, EPOCH + 41);
+    cr_expect_eq(positions[0].offset, 5);
+    cr_expect_eq(positions[0].partitions, 3);
+    cr_expect_str_eq(positions[0].cluster, "cluster");
+    cr_expect_eq(positions[0].totals.users, 2);
+    cr_expect_eq(positions[0].totals.posts, 3);
+    cr_expect_eq(positions[0].totals.comments, 4);
+    apply = step(5, 6);
+    send(&fixture, &apply);
+    cr_expect_eq(outcome(&fixture, &error), TALLY_FENCED);
+    apply.epoch = positions[0].epoch;
+    apply_well(&fixture, &apply);
+    cr_expect_str_eq(ask(&fixture, "EXISTS tally:7:{9}:position"), "0");
+    teardown(&fixture);
+}
+
 Test(position, of_two_that_begin_a_generation_one_wins)
 {
     struct fixture fixture = setup();

@@ -57,7 +57,9 @@ struct tally_worker {
     struct tally_model *model;
     struct tally_watch *watches; /* owned, one for each partition */
     int64_t last_generation;     /* highest number seen, so that a new one differs */
-    bool reassign;               /* the assignment does not match the model */
+    int64_t
+        position_missing_us; /* monotonic, since when the generation lacks one; 0: it does not */
+    bool reassign;           /* the assignment does not match the model */
     struct tally_flight flights[TALLY_WORKER_ROUNDS];
     size_t current; /* the flight to be filled next; the other one is older */
     struct tally_round pulse;

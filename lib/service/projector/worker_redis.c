@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { WATERMARK_MS = 3000, LOG_INTERVAL_MS = 5000 };
+enum { WATERMARK_MS = 3000, LOG_INTERVAL_MS = 5000, MISSING_US = 5 * 1000 * 1000 };
 
 static void back_off(struct tally_worker *worker, const struct tally_error *error)
 {
@@ -113,7 +113,10 @@ static enum tally_status find_generation(struct tally_worker *worker, struct tal
     return TALLY_OK;
 }
 
-/* A position that is missing means loss, unless the generation itself has just gone. */
+/* A position that is missing means loss, unless the generation itself has just gone, or has just
+ * been made by another projector whose positions were flushed meanwhile: it makes them again at
+ * once.
+ */
 static enum tally_status confirm_missing(struct tally_worker *worker, struct tally_error *error)
 {
     int64_t live = 0;
@@ -123,8 +126,13 @@ static enum tally_status confirm_missing(struct tally_worker *worker, struct tal
         return status;
     if (live != worker->model->generation)
         return tally_fail(error, TALLY_UNAVAILABLE, "the live generation has just changed");
+    const int64_t now_us = tally_clock_monotonic_us();
+    if (worker->position_missing_us == 0)
+        worker->position_missing_us = now_us;
     *error = cause;
-    return cause.status;
+    if (now_us - worker->position_missing_us < MISSING_US)
+        error->status = TALLY_UNAVAILABLE;
+    return error->status;
 }
 
 static enum tally_status resume(struct tally_worker *worker, int32_t id,
@@ -177,8 +185,9 @@ static enum tally_status resume_lost(struct tally_worker *worker, struct tally_e
         goto memory;
     }
     const size_t count = list_lost(worker, lost);
-    status = tally_position_read(worker->redis, worker->model->generation, lost, count, positions,
-                                 error);
+    const int64_t raise = 1 + (int64_t)tally_random_below(&worker->random, UINT32_MAX);
+    status = tally_position_claim(worker->redis, worker->model->generation, lost, count, raise,
+                                  positions, error);
     for (size_t i = 0; i < count && status == TALLY_OK; i++)
         status = resume(worker, lost[i], &positions[i], error);
 memory:
@@ -229,6 +238,7 @@ void tally_worker_resync(struct tally_worker *worker)
         status = assign_current(worker, &error);
     if (status == TALLY_OK) {
         worker->reassign = false;
+        worker->position_missing_us = 0;
         worker->trouble.status = TALLY_OK;
         return;
     }
