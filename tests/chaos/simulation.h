@@ -177,6 +177,7 @@ struct simulated_message {
     char texts[TALLY_EVENT_HEADER_COUNT][64];
     size_t header_count;
     int32_t partition;
+    int64_t at_ms; /* of the broker */
     uintptr_t tag;
     enum { MESSAGE_QUEUED, MESSAGE_LOGGED, MESSAGE_ACKNOWLEDGED, MESSAGE_FAILED } state;
 };

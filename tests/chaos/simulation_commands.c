@@ -1,6 +1,7 @@
 /* The few commands that the projector sends, and the scripts of schema/redis/ written out in C. */
 #include "simulation_redis.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -106,10 +107,18 @@ static void apply_totals(const struct call *call)
     simulated_key_set_text(totals, "comments", &call->arguments[7]);
 }
 
-static void apply_position(const struct call *call)
+/* `mark`: Kafka's time of the record before the new offset. */
+static void apply_position(const struct call *call, const struct simulated_argument *mark)
 {
+    char text[VALUE_BYTES];
     struct key *position = simulated_key_make(call->keys[0].text, call->keys[0].length);
     simulated_key_set_text(position, "offset", &call->arguments[2]);
+    if (mark->length > 0) {
+        const int length =
+            snprintf(text, sizeof text, "%.*s:%.*s", (int)call->arguments[2].length,
+                     call->arguments[2].text, (int)mark->length, mark->text);
+        simulated_key_set(position, "mark", 4, text, (size_t)length);
+    }
     if (call->arguments[3].length > 0)
         simulated_key_set_text(position, "event_at_ms", &call->arguments[3]);
     if (call->arguments[4].length > 0)
@@ -145,14 +154,14 @@ static redisReply *apply(const struct simulated_argument *arguments, size_t coun
         return reply;
     }
     if (split && !*half) {
-        apply_position(&call);
+        apply_position(&call, &arguments[count - 1]);
         *half = true;
         return NULL;
     }
     *half = false;
     apply_users(&call);
     apply_totals(&call);
-    apply_position(&call);
+    apply_position(&call, next_argument(&call));
     if (call.argument + 3 + keys != count || call.key != keys)
         simulation_fail("an apply call of %zu arguments, of which the script reads %zu", count,
                         call.argument + 3 + keys);
@@ -190,17 +199,18 @@ static redisReply *create_position(const struct simulated_argument *arguments)
 static redisReply *claim_position(const struct simulated_argument *arguments)
 {
     static const char *const fields[] = {"epoch",       "offset", "until", "cluster", "partitions",
-                                         "event_at_ms", "users",  "posts", "comments"};
+                                         "event_at_ms", "mark",   "users", "posts",   "comments"};
+    enum { POSITION = 7, TOTALS = 3 };
     struct key *position = simulated_key_find(arguments[3].text, arguments[3].length);
     const struct key *totals = simulated_key_find(arguments[4].text, arguments[4].length);
     redisReply *reply = reply_array(2);
     if (position != NULL && !simulation_planted(PLANT_EPOCH_IGNORED))
         simulated_key_raise_epoch(position, to_number(&arguments[5]));
-    reply->element[0] = reply_array(6);
-    reply->element[1] = reply_array(3);
-    for (size_t i = 0; i < 9; i++)
-        reply->element[i / 6]->element[i % 6] =
-            reply_text(simulated_key_value(i < 6 ? position : totals, fields[i]));
+    reply->element[0] = reply_array(POSITION);
+    reply->element[1] = reply_array(TOTALS);
+    for (size_t i = 0; i < POSITION + TOTALS; i++)
+        reply->element[i / POSITION]->element[i % POSITION] =
+            reply_text(simulated_key_value(i < POSITION ? position : totals, fields[i]));
     return reply;
 }
 

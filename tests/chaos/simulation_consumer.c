@@ -131,6 +131,7 @@ static void deliver(struct tally_consumer *consumer, int32_t partition,
         .key_length = message->key_length,
         .value = message->tombstone ? NULL : message->value,
         .value_length = message->tombstone ? 0 : message->value_length,
+        .timestamp_ms = message->at_ms,
         .headers = consumer->headers,
         .header_count = message->header_count,
     };

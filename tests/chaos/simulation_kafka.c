@@ -20,6 +20,11 @@ struct simulated_kafka {
     int64_t away_until_us;
 };
 
+static int64_t wall_ms(void)
+{
+    return INT64_C(1795348800000) + simulation->now_us / 1000;
+}
+
 void simulated_kafka_open(void)
 {
     simulation->kafka = calloc(1, sizeof *simulation->kafka);
@@ -66,6 +71,7 @@ void simulated_kafka_append(const struct simulated_message *message)
     if (copy == NULL)
         abort();
     *copy = *message;
+    copy->at_ms = wall_ms();
     for (size_t i = 0; i < copy->header_count; i++)
         copy->headers[i].value = copy->texts[i];
     log->messages[log->count++] = copy;
@@ -145,6 +151,21 @@ enum tally_status tally_tip_ask(struct tally_tip *tip, int32_t partition, int ti
     return TALLY_OK;
 }
 
+enum tally_status tally_tip_peek(struct tally_tip *tip, const struct tally_consumer_start *starts,
+                                 size_t count, int timeout_ms, int64_t *timestamps_ms,
+                                 struct tally_error *error)
+{
+    (void)tip, (void)timeout_ms;
+    if (count == 0)
+        return TALLY_OK;
+    simulation_wait((int64_t)simulation_below(2000), NULL, NULL);
+    if (simulation_killed() || simulated_kafka_away() || simulation_fault(64))
+        return tally_fail(error, TALLY_UNAVAILABLE, "the simulated broker does not answer");
+    for (size_t i = 0; i < count; i++)
+        timestamps_ms[i] = simulated_log_at(starts[i].partition, starts[i].offset)->at_ms;
+    return TALLY_OK;
+}
+
 void tally_tip_watch(struct tally_tip *tip, int32_t partition, bool watched)
 {
     (void)tip, (void)partition, (void)watched;
@@ -153,8 +174,7 @@ void tally_tip_watch(struct tally_tip *tip, int32_t partition, bool watched)
 struct tally_tip_end tally_tip_read(struct tally_tip *tip, int32_t partition)
 {
     if (!simulated_kafka_away() && simulation_below(2) == 0)
-        tip->last[partition] = (struct tally_tip_end){
-            simulated_log_end(partition), INT64_C(1795348800000) + simulation->now_us / 1000};
+        tip->last[partition] = (struct tally_tip_end){simulated_log_end(partition), wall_ms()};
     return tip->last[partition];
 }
 

@@ -43,6 +43,7 @@ struct position_row {
     bool has_snapshot, has_target;
     char snapshot[SNAPSHOT_BYTES], target[SNAPSHOT_BYTES];
     int64_t reached;
+    bool paused;
 };
 
 /* A connection of a relay. */

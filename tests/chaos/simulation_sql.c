@@ -227,6 +227,16 @@ static PGresult *elect(void)
     return rows;
 }
 
+static PGresult *attend(void)
+{
+    const struct position_row *row = &simulation->postgres->position;
+    PGresult *rows = table(3);
+    put_number(rows, 0, 0, row->epoch);
+    put(rows, 0, 1, row->paused ? "2026-11-22T00:00:00Z" : NULL);
+    put(rows, 0, 2, "");
+    return rows;
+}
+
 static PGresult *one_number(int64_t number)
 {
     PGresult *rows = table(1);
@@ -252,7 +262,9 @@ static PGresult *perform(struct session *session, const char *sql, const char *c
         return try_lock(session);
     if (begins(sql, "update relay_position set epoch"))
         return elect();
-    if (begins(sql, "select system_identifier") || begins(sql, "select 1"))
+    if (begins(sql, "attend"))
+        return attend();
+    if (begins(sql, "select system_identifier"))
         return one_number(1);
     if (begins(sql, "save"))
         save(values);
