@@ -173,7 +173,7 @@ static void kill_process(struct simulation_process *process)
     process->running = false;
 }
 
-static void crash(struct simulation_process *process)
+void simulation_crash(struct simulation_process *process)
 {
     if (!process->running)
         return;
@@ -181,45 +181,6 @@ static void crash(struct simulation_process *process)
     simulation->outcome.crashes++;
     kill_process(process);
     process->start_us = simulation->now_us + (int64_t)simulation_below(300000);
-}
-
-static void stop_for_a_while(struct simulation_process *process)
-{
-    static const uint64_t most_us[] = {20000, 400000, 8000000};
-    process->stopped_until_us =
-        simulation->now_us + (int64_t)simulation_below(most_us[simulation_below(3)]);
-    simulation_note("sigstop", (int64_t)simulation_process_index(process),
-                    process->stopped_until_us, 0);
-}
-
-/* One fault of those that come from outside. */
-static void disturb(void)
-{
-    struct simulation_process *process =
-        &simulation->processes[simulation_below(SIMULATION_PROCESSES)];
-    const uint64_t dice = simulation_below(100);
-    if (dice < 18)
-        crash(process);
-    else if (dice < 40)
-        stop_for_a_while(process);
-    else if (dice < 58)
-        simulated_group_rebalance();
-    else if (dice < 64)
-        simulated_postgres_crash();
-    else if (dice < 68)
-        simulated_postgres_break_sessions(process);
-    else if (dice < 72)
-        simulated_kafka_outage((int64_t)simulation_below(1000000));
-    else if (dice < 80)
-        simulated_connections_break(process);
-    else if (dice < 84)
-        simulated_connections_refuse((int64_t)simulation_below(500000));
-    else if (dice < 88)
-        simulated_redis_raise_epoch();
-    else if (dice < 97)
-        simulated_redis_restore();
-    else
-        simulated_redis_flush();
 }
 
 /* Lets one of the processes run that can. False where none can. */
@@ -281,8 +242,9 @@ static void step(void)
     } else {
         simulated_producers_step();
     }
+    simulated_operators_step();
     if (simulation_fault(100))
-        disturb();
+        simulation_disturb();
     if (simulation_fault(200))
         simulated_redis_save();
 }
@@ -313,6 +275,7 @@ static void settle(void)
     simulation->faults = false;
     simulation_note("settle", 0, 0, 0);
     simulated_postgres_settle();
+    simulated_operators_settle();
     for (size_t i = 0; i < SIMULATION_PROCESSES; i++) {
         simulation->processes[i].stopped_until_us = 0;
         simulation->processes[i].start_us = 0;
@@ -374,6 +337,7 @@ static void set_up(struct simulation *made, const struct simulation_settings *se
     simulated_postgres_open();
     simulated_kafka_open();
     simulated_redis_open();
+    simulated_operators_open();
 }
 
 void simulation_run(const struct simulation_settings *settings, struct simulation_outcome *outcome)
@@ -393,6 +357,7 @@ void simulation_run(const struct simulation_settings *settings, struct simulatio
         kill_process(&simulation->processes[i]);
         simulation_fiber_release(&simulation->processes[i]);
     }
+    simulated_operators_close();
     simulated_redis_close();
     simulated_kafka_close();
     simulated_postgres_close();

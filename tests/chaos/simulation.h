@@ -41,7 +41,9 @@ enum {
     X(NO_RESYNC, "no-resync", "a refused projector goes on as if nothing had happened")            \
     X(RELAY_BEFORE_ACK, "relay-before-ack", "the relay's position does not wait for Kafka")        \
     X(LATE_COMMIT_LOST, "late-commit-lost", "the relay reads by sequence number, not by snapshot") \
-    X(PARTIAL_APPLY, "partial-apply", "the totals of a call are not written")
+    X(PARTIAL_APPLY, "partial-apply", "the totals of a call are not written")                      \
+    X(REPAIR_NOT_FENCED, "repair-not-fenced", "a repair does not raise the epoch")                 \
+    X(SEAL_IGNORED, "seal-ignored", "a projector goes on with a generation that is replaced")
 
 enum simulation_plant {
 #define X(name, text, help) PLANT_##name,
@@ -85,12 +87,14 @@ struct simulation_outcome {
     char reason[400];
     uint64_t hash; /* of all that happened */
     int64_t steps;
-    int64_t commits, published, applied, refused, crashes, losses, rebuilds;
+    int64_t commits, published, applied, refused, crashes, losses, rebuilds, repairs, switches,
+        refills;
 };
 
 struct simulated_postgres;
 struct simulated_kafka;
 struct simulated_redis;
+struct simulated_operators;
 
 struct simulation {
     struct simulation_settings settings;
@@ -109,6 +113,7 @@ struct simulation {
     struct simulated_postgres *postgres;
     struct simulated_kafka *kafka;
     struct simulated_redis *redis;
+    struct simulated_operators *operators;
 };
 
 /* The adapters' signatures have no room for it. NULL while nothing is simulated. */
@@ -130,6 +135,12 @@ bool simulation_fault(uint64_t n);
 struct simulation_process *simulation_process_at(size_t index);
 size_t simulation_process_index(const struct simulation_process *process);
 
+/* Kills a process, which is started again later. */
+void simulation_crash(struct simulation_process *process);
+
+/* simulation_faults.c: one fault of those that come from outside. */
+void simulation_disturb(void);
+
 /* simulation_fiber.c */
 void simulation_fiber_resume(struct simulation_process *process);
 void simulation_fiber_release(struct simulation_process *process);
@@ -150,6 +161,9 @@ void simulated_postgres_open(void);
 void simulated_postgres_close(void);
 void simulated_postgres_step(void);
 void simulated_postgres_crash(void);
+/* Publishes again what lies some way back, as `tallyctl refill` lets the relay do. */
+void simulated_postgres_refill(void);
+void simulated_postgres_pause(bool paused);
 void simulated_postgres_break_sessions(const struct simulation_process *process);
 /* Ends the transactions that are open. */
 void simulated_postgres_settle(void);
@@ -211,6 +225,8 @@ void simulated_redis_close(void);
 void simulated_redis_save(void);
 /* Goes back to what was saved last. */
 void simulated_redis_restore(void);
+/* The same, and no connection breaks that need not. */
+void simulated_redis_rewind(void);
 /* Whether the live generation lacks a position since it began, so that only a rebuild mends it. */
 bool simulated_redis_incomplete(void);
 void simulated_redis_flush(void);
@@ -229,6 +245,23 @@ void simulated_connections_close(void);
 void simulated_connections_step(void);
 void simulated_connections_break(const struct simulation_process *process);
 void simulated_connections_refuse(int64_t us);
+
+/* simulation_operators.c */
+void simulated_operators_open(void);
+void simulated_operators_close(void);
+void simulated_operators_step(void);
+/* A tool does not go on over a connection that Redis' restart has broken. */
+void simulated_operators_break(void);
+/* Ends the pauses, now and in what Redis may go back to. */
+void simulated_operators_settle(void);
+void simulated_operators_pause(void);
+void simulated_operators_repair(void);
+void simulated_operators_change(void);
+/* Partitions change hands; and once users were read that another one has written since, Redis goes
+ * back to before that, and no connection breaks: whoever read them stands where Redis stands. */
+void simulated_operators_rewind(void);
+/* Of every call that writes or reads users. */
+void simulated_operators_watch(const struct simulation_process *process, bool writes);
 
 /* simulation_many.c */
 struct simulation_range {

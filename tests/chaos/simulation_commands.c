@@ -114,9 +114,8 @@ static void apply_position(const struct call *call, const struct simulated_argum
     struct key *position = simulated_key_make(call->keys[0].text, call->keys[0].length);
     simulated_key_set_text(position, "offset", &call->arguments[2]);
     if (mark->length > 0) {
-        const int length =
-            snprintf(text, sizeof text, "%.*s:%.*s", (int)call->arguments[2].length,
-                     call->arguments[2].text, (int)mark->length, mark->text);
+        const int length = snprintf(text, sizeof text, "%.*s:%.*s", (int)call->arguments[2].length,
+                                    call->arguments[2].text, (int)mark->length, mark->text);
         simulated_key_set(position, "mark", 4, text, (size_t)length);
     }
     if (call->arguments[3].length > 0)
@@ -220,6 +219,7 @@ static redisReply *set_if_absent(const struct simulated_argument *arguments)
         return reply_text(NULL);
     simulated_key_set(simulated_key_make(arguments[1].text, arguments[1].length), "", 0,
                       arguments[2].text, arguments[2].length);
+    memset(simulation->redis->store.repaired, 0, sizeof simulation->redis->store.repaired);
     simulation_note("redis.generation", to_number(&arguments[2]), 0, 0);
     simulated_redis_judge_generation();
     redisReply *reply = reply_text("OK");
@@ -264,6 +264,8 @@ redisReply *simulated_redis_execute(const struct simulated_argument *arguments, 
         return set_if_absent(arguments);
     if (is(&arguments[0], "GET")) {
         const struct key *key = simulated_key_find(arguments[1].text, arguments[1].length);
+        if (is(&arguments[1], TALLY_VIEW_SEAL_KEY) && simulation_planted(PLANT_SEAL_IGNORED))
+            return reply_text(NULL);
         return reply_text(key != NULL ? simulated_key_value(key, "") : NULL);
     }
     if (is(&arguments[0], "SCRIPT"))

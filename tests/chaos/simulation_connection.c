@@ -217,6 +217,11 @@ static void show(const struct simulated_argument *arguments, size_t count)
     printf("\n");
 }
 
+static bool is_call(const struct simulated_argument *argument, const char *name)
+{
+    return strlen(name) == argument->length && memcmp(argument->text, name, argument->length) == 0;
+}
+
 /* Executes the next command of one client. */
 static void execute(struct tally_redis *redis)
 {
@@ -232,6 +237,8 @@ static void execute(struct tally_redis *redis)
     if (redis->half)
         return;
     redis->done += length;
+    if (is_call(&arguments[0], "EVALSHA") || (is_call(&arguments[0], "HMGET") && count > 4))
+        simulated_operators_watch(redis->process, is_call(&arguments[0], "EVALSHA"));
     if (redis->process == NULL) {
         freeReplyObject(reply);
         if (redis->done == redis->sent.length)

@@ -92,9 +92,11 @@ static int run_one(const struct choice *choice)
            outcome.reason);
     printf("%" PRId64 " steps, %" PRId64 " transactions, %" PRId64 " messages, %" PRId64
            " calls applied and %" PRId64 " refused, %" PRId64 " crashes, %" PRId64
-           " losses of Redis, %" PRId64 " rebuilds; trace %016" PRIx64 "\n",
+           " losses of Redis, %" PRId64 " rebuilds, %" PRId64 " repairs, %" PRId64
+           " switches, %" PRId64 " refills; trace %016" PRIx64 "\n",
            outcome.steps, outcome.commits, outcome.published, outcome.applied, outcome.refused,
-           outcome.crashes, outcome.losses, outcome.rebuilds, outcome.hash);
+           outcome.crashes, outcome.losses, outcome.rebuilds, outcome.repairs, outcome.switches,
+           outcome.refills, outcome.hash);
     return outcome.failed;
 }
 

@@ -223,6 +223,12 @@ void simulated_postgres_settle(void)
     }
 }
 
+void simulated_postgres_pause(bool paused)
+{
+    simulation->postgres->position.paused = paused;
+    simulation->postgres->durable.paused = paused;
+}
+
 static void break_session(struct session *session)
 {
     session->broken = true;
@@ -286,4 +292,32 @@ bool simulated_postgres_published(void)
             return false;
     }
     return true;
+}
+
+/* As store/relay_control.h does it: all from some event on that is published, and whatever is not.
+ */
+void simulated_postgres_refill(void)
+{
+    struct simulated_postgres *postgres = simulation->postgres;
+    struct position_row *row = &postgres->position;
+    const size_t back = simulation_below(64);
+    int64_t first = 0;
+    for (size_t i = 0; i < postgres->event_count && first == 0; i++) {
+        const struct event_row *event = &postgres->events[i];
+        if (postgres->states[event->xid] == TRANSACTION_COMMITTED &&
+            (i + back >= postgres->event_count || !covered(row, event)))
+            first = event->seq;
+    }
+    if (first == 0)
+        return;
+    row->epoch++;
+    row->has_snapshot = true;
+    row->has_target = true;
+    (void)snprintf(row->snapshot, sizeof row->snapshot, "1:1:");
+    simulated_snapshot_take(row->target);
+    row->reached = first - 1;
+    postgres->durable = *row;
+    simulation->outcome.refills++;
+    simulation_note("refill", row->epoch, first, 0);
+    simulated_postgres_check_position();
 }

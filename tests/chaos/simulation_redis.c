@@ -2,6 +2,7 @@
 #include "simulation_redis.h"
 
 #include "core/id.h"
+#include "domain/partitioner.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -104,6 +105,26 @@ void simulated_key_unset(struct key *key, const struct simulated_argument *name)
     }
 }
 
+void simulated_key_remove(const char *name)
+{
+    struct key *key = simulated_key_find(name, strlen(name));
+    if (key != NULL)
+        *key = simulation->redis->store.keys[--simulation->redis->store.count];
+}
+
+void simulated_redis_drop_others(int64_t kept)
+{
+    struct store *store = &simulation->redis->store;
+    for (size_t i = 0; i < store->count; i++) {
+        char *end = NULL;
+        const int64_t number = strncmp(store->keys[i].name, "tally:", 6) == 0
+                                   ? strtoll(store->keys[i].name + 6, &end, 10)
+                                   : 0;
+        if (number != 0 && *end == ':' && number != kept && number != simulated_generation())
+            store->keys[i--] = store->keys[--store->count];
+    }
+}
+
 void simulated_redis_save(void)
 {
     simulation->redis->saved = simulation->redis->store;
@@ -114,6 +135,7 @@ static void lose(const char *what)
 {
     simulation_note(what, 0, 0, 0);
     simulation->outcome.losses++;
+    simulated_operators_break();
     memset(simulation->redis->seen, 0, sizeof simulation->redis->seen);
 }
 
@@ -130,17 +152,27 @@ void simulated_redis_judge_generation(void)
     }
 }
 
-void simulated_redis_restore(void)
+static void go_back(bool cut)
 {
     lose("redis.back");
     /* Back to later than a flush only by a restart, which no connection outlives. What was read in
      * between would else be believed: a user who is not there, at a position that is there again.
      */
-    if (simulation->redis->flushed || simulation_below(2) == 0)
+    if (simulation->redis->flushed || cut)
         simulated_connections_break(NULL);
     simulation->redis->store = simulation->redis->saved;
     simulation->redis->flushed = false;
     simulated_redis_judge_generation();
+}
+
+void simulated_redis_restore(void)
+{
+    go_back(simulation_below(2) == 0);
+}
+
+void simulated_redis_rewind(void)
+{
+    go_back(false);
 }
 
 bool simulated_redis_incomplete(void)
@@ -154,18 +186,23 @@ void simulated_redis_flush(void)
     simulation->redis->incomplete = false;
     simulation->redis->flushed = true;
     simulation->redis->store.count = 0;
+    memset(simulation->redis->store.repaired, 0, sizeof simulation->redis->store.repaired);
     if (simulation_below(2) == 0)
         simulation->redis->saved.count = 0;
+}
+
+int64_t simulated_generation(void)
+{
+    const struct key *generation =
+        simulated_key_find(TALLY_VIEW_GENERATION_KEY, strlen(TALLY_VIEW_GENERATION_KEY));
+    return generation != NULL ? simulated_key_number(generation, "") : 0;
 }
 
 struct key *simulated_key_live(const char *form, int64_t partition, int64_t user)
 {
     char name[TALLY_VIEW_KEY_BYTES];
-    const struct key *generation =
-        simulated_key_find(TALLY_VIEW_GENERATION_KEY, strlen(TALLY_VIEW_GENERATION_KEY));
-    const int64_t live = generation != NULL ? simulated_key_number(generation, "") : 0;
-    int length =
-        snprintf(name, sizeof name, "tally:%" PRId64 ":{%" PRId64 "}:%s", live, partition, form);
+    int length = snprintf(name, sizeof name, "tally:%" PRId64 ":{%" PRId64 "}:%s",
+                          simulated_generation(), partition, form);
     if (user > 0)
         length += snprintf(name + length, sizeof name - (size_t)length, "%" PRId64, user);
     return simulated_key_find(name, (size_t)length);
@@ -229,9 +266,11 @@ void simulated_redis_check(int32_t partition)
     if (position == NULL)
         return;
     for (size_t user = 0; user < SIMULATION_USERS; user++) {
-        const int64_t version =
+        int64_t version =
             simulated_log_version_before(user, partition, simulated_key_number(position, "offset"));
         const struct key *key = simulated_key_live("user:", partition, simulated_user_id(user));
+        if (version > 0 && version < simulation->redis->store.repaired[user])
+            version = simulation->redis->store.repaired[user];
         if (version == 0) {
             if (key != NULL)
                 simulation_fail("user %" PRId64 " is there before the first event",
@@ -282,4 +321,18 @@ void simulated_redis_check_version(const struct key *key)
         simulation_fail("user %" PRId64 " went back from version %" PRId64 " to %" PRId64,
                         name.user_id, simulation->redis->seen[user], version);
     simulation->redis->seen[user] = version;
+}
+
+void simulated_redis_check_seen(void)
+{
+    for (size_t user = 0; user < SIMULATION_USERS; user++) {
+        const int64_t id = simulated_user_id(user);
+        const struct key *key =
+            simulated_key_live("user:", tally_partition_of(id, SIMULATION_PARTITIONS), id);
+        const int64_t version = key != NULL ? simulated_key_number(key, "v") : 0;
+        if (version < simulation->redis->seen[user])
+            simulation_fail("user %" PRId64 " goes back from version %" PRId64 " to %" PRId64
+                            " by a switch",
+                            id, simulation->redis->seen[user], version);
+    }
 }

@@ -23,6 +23,7 @@ struct key {
 struct store {
     struct key keys[KEYS_MOST];
     size_t count;
+    int64_t repaired[SIMULATION_USERS]; /* version that a repair wrote; 0: none */
 };
 
 struct simulated_redis {
@@ -46,6 +47,13 @@ void simulated_key_unset(struct key *key, const struct simulated_argument *name)
 void simulated_key_raise_epoch(struct key *position, int64_t raise);
 void simulated_redis_judge_generation(void);
 void simulated_redis_check_version(const struct key *key);
+void simulated_key_remove(const char *name);
+/* The number of the live generation, 0: none. */
+int64_t simulated_generation(void);
+/* Removes all generations but this and the live one. */
+void simulated_redis_drop_others(int64_t kept);
+/* No reader may meet an older version after a switch. */
+void simulated_redis_check_seen(void);
 struct key *simulated_key_live(const char *form, int64_t partition, int64_t user);
 
 #endif

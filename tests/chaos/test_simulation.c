@@ -40,6 +40,9 @@ Test(simulation, its_faults_happen)
         all.refused += one.refused;
         all.crashes += one.crashes;
         all.losses += one.losses;
+        all.repairs += one.repairs;
+        all.switches += one.switches;
+        all.refills += one.refills;
     }
     cr_expect_gt(all.commits, 200);
     cr_expect_gt(all.published, 1000);
@@ -47,6 +50,9 @@ Test(simulation, its_faults_happen)
     cr_expect_gt(all.refused, 0);
     cr_expect_gt(all.crashes, 20);
     cr_expect_gt(all.losses, 10);
+    cr_expect_gt(all.repairs, 0);
+    cr_expect_gt(all.switches, 0);
+    cr_expect_gt(all.refills, 0);
 }
 
 ParameterizedTestParameters(simulation, a_planted_mistake_is_caught)
