@@ -69,8 +69,10 @@ static struct key *next_key(struct call *call)
     return simulated_key_make(name->text, name->length);
 }
 
-static void apply_users(struct call *call)
+/* Returns how many users' keys were lost. */
+static int64_t apply_users(struct call *call)
 {
+    int64_t lost = 0;
     call->key = 2;
     call->argument = 9;
     for (int64_t days = to_number(next_argument(call)); days > 0; days--) {
@@ -79,6 +81,11 @@ static void apply_users(struct call *call)
     }
     for (int64_t users = to_number(next_argument(call)); users > 0; users--) {
         struct key *key = next_key(call);
+        if (simulated_key_value(key, "v") == NULL || simulated_key_value(key, "posts") == NULL ||
+            simulated_key_value(key, "comments") == NULL) {
+            simulated_key_set(key, "flagged", 7, "1", 1);
+            lost++;
+        }
         simulated_key_set_text(key, "v", next_argument(call));
         simulated_key_set_text(key, "posts", next_argument(call));
         simulated_key_set_text(key, "comments", next_argument(call));
@@ -95,11 +102,14 @@ static void apply_users(struct call *call)
             simulated_key_unset(key, next_argument(call));
         simulated_redis_check_version(key);
     }
+    return lost;
 }
 
 static void apply_totals(const struct call *call)
 {
-    if (call->arguments[5].length == 0 || simulation_planted(PLANT_PARTIAL_APPLY))
+    const bool moves = to_number(&call->arguments[1]) != to_number(&call->arguments[2]);
+    if (call->arguments[5].length == 0 || simulation_planted(PLANT_PARTIAL_APPLY) ||
+        (!moves && simulated_key_find(call->keys[1].text, call->keys[1].length) != NULL))
         return;
     struct key *totals = simulated_key_make(call->keys[1].text, call->keys[1].length);
     simulated_key_set_text(totals, "users", &call->arguments[5]);
@@ -158,7 +168,7 @@ static redisReply *apply(const struct simulated_argument *arguments, size_t coun
         return NULL;
     }
     *half = false;
-    apply_users(&call);
+    const int64_t lost = apply_users(&call);
     apply_totals(&call);
     apply_position(&call, next_argument(&call));
     if (call.argument + 3 + keys != count || call.key != keys)
@@ -172,8 +182,9 @@ static redisReply *apply(const struct simulated_argument *arguments, size_t coun
             simulated_key_find(call.keys[0].text, call.keys[0].length))
             simulated_redis_check(i);
     }
-    redisReply *reply = reply_array(1);
+    redisReply *reply = reply_array(2);
     reply->element[0] = reply_number(1);
+    reply->element[1] = reply_number(lost);
     return reply;
 }
 
@@ -184,13 +195,17 @@ static redisReply *create_position(const struct simulated_argument *arguments)
         return reply_number(0);
     struct key *position = simulated_key_make(name->text, name->length);
     simulated_key_set(position, "epoch", 5, "1", 1);
-    simulated_key_set_text(position, "offset", &arguments[4]);
-    simulated_key_set_text(position, "until", &arguments[5]);
-    simulated_key_set_text(position, "cluster", &arguments[6]);
-    simulated_key_set_text(position, "partitions", &arguments[7]);
+    simulated_key_set_text(position, "offset", &arguments[5]);
+    simulated_key_set_text(position, "until", &arguments[6]);
+    simulated_key_set_text(position, "cluster", &arguments[7]);
+    simulated_key_set_text(position, "partitions", &arguments[8]);
     simulated_key_set(position, "event_at_ms", 11, "0", 1);
     simulated_key_set(position, "fresh_at_ms", 11, "0", 1);
-    simulation_note("redis.position_created", to_number(&arguments[5]), 0, 0);
+    struct key *totals = simulated_key_make(arguments[4].text, arguments[4].length);
+    simulated_key_set(totals, "users", 5, "0", 1);
+    simulated_key_set(totals, "posts", 5, "0", 1);
+    simulated_key_set(totals, "comments", 8, "0", 1);
+    simulation_note("redis.position_created", to_number(&arguments[6]), 0, 0);
     simulated_redis_judge_generation();
     return reply_number(1);
 }
