@@ -107,7 +107,7 @@ static void on_projector_failed(void *context)
     if (process->killed)
         return;
     (void)tally_projector_failure(process->projector, &error);
-    process->wants_rebuild = simulated_redis_incomplete() &&
+    process->wants_rebuild = simulated_redis_was_incomplete() &&
                              strstr(error.text, "no position") != NULL &&
                              strstr(error.text, "tallyctl rebuild") != NULL;
     if (!process->wants_rebuild)

@@ -229,6 +229,8 @@ void simulated_redis_restore(void);
 void simulated_redis_rewind(void);
 /* Whether the live generation lacks a position since it began, so that only a rebuild mends it. */
 bool simulated_redis_incomplete(void);
+/* The same of a moment ago: several projectors may say it at once, and the first is answered. */
+bool simulated_redis_was_incomplete(void);
 void simulated_redis_flush(void);
 /* Another writer, as repair is one. */
 void simulated_redis_raise_epoch(void);

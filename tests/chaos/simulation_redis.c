@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { READ_US = 1000000 }; /* what a projector read so long ago it may still go by */
+
 void simulated_redis_open(void)
 {
     simulation->redis = calloc(1, sizeof *simulation->redis);
@@ -141,24 +143,35 @@ static void lose(const char *what)
 
 /* Where a generation begins while the keys are flushed, it has no positions until its beginner has
  * made them again, and never where that dies or a snapshot is taken in between. */
+static void set_incomplete(bool incomplete)
+{
+    if (simulation->redis->incomplete && !incomplete)
+        simulation->redis->completed_us = simulation->now_us;
+    simulation->redis->incomplete = incomplete;
+}
+
 void simulated_redis_judge_generation(void)
 {
-    simulation->redis->incomplete = false;
+    bool incomplete = false;
     for (int32_t i = 0; i < SIMULATION_PARTITIONS; i++) {
         if (simulated_key_find(TALLY_VIEW_GENERATION_KEY, strlen(TALLY_VIEW_GENERATION_KEY)) !=
                 NULL &&
             simulated_key_live("position", i, 0) == NULL)
-            simulation->redis->incomplete = true;
+            incomplete = true;
     }
+    set_incomplete(incomplete);
 }
 
 static void go_back(bool cut)
 {
     lose("redis.back");
-    /* Back to later than a flush only by a restart, which no connection outlives. What was read in
-     * between would else be believed: a user who is not there, at a position that is there again.
+    /* Back to before a repair, or to later than a flush, only by a restart, which no connection
+     * outlives. What was read in between would else be believed: a user who is not there, at a
+     * position that is there again.
      */
-    if (simulation->redis->flushed || cut)
+    if (simulation->redis->flushed || cut ||
+        memcmp(simulation->redis->saved.repaired, simulation->redis->store.repaired,
+               sizeof simulation->redis->saved.repaired) != 0)
         simulated_connections_break(NULL);
     simulation->redis->store = simulation->redis->saved;
     simulation->redis->flushed = false;
@@ -180,10 +193,17 @@ bool simulated_redis_incomplete(void)
     return simulation->redis->incomplete;
 }
 
+bool simulated_redis_was_incomplete(void)
+{
+    const struct simulated_redis *redis = simulation->redis;
+    return redis->incomplete ||
+           (redis->completed_us != 0 && simulation->now_us - redis->completed_us < READ_US);
+}
+
 void simulated_redis_flush(void)
 {
     lose("redis.flush");
-    simulation->redis->incomplete = false;
+    set_incomplete(false);
     simulation->redis->flushed = true;
     simulation->redis->store.count = 0;
     memset(simulation->redis->store.repaired, 0, sizeof simulation->redis->store.repaired);

@@ -30,6 +30,7 @@ struct simulated_redis {
     struct store store, saved;
     int64_t seen[SIMULATION_USERS]; /* versions that readers may have seen since the last loss */
     bool flushed;                   /* since it was saved */
+    int64_t completed_us;           /* when the next one ceased to be true; 0: never */
     bool incomplete;                /* the live generation was begun without all positions */
 };
 
