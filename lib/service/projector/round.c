@@ -47,6 +47,7 @@ void tally_round_clear(struct tally_round *round)
     tally_round_drop_items(round);
     round->call_count = 0;
     round->failed = false;
+    round->headless = NULL;
     tally_buffer_clear(&round->out);
 }
 
@@ -237,6 +238,8 @@ static enum tally_status fold_item(struct tally_round *round, struct tally_model
         status = cut(round, model, encoder, id, error);
     if (status == TALLY_OK && item->poison == NULL && item->slot != NULL)
         status = check_beginning(item, &model->partitions[id], error);
+    if (status == TALLY_CONFIG)
+        round->headless = item;
     if (status != TALLY_OK)
         return status;
     if (item->poison != NULL)

@@ -215,6 +215,19 @@ static bool log_in_doubt(struct tally_worker *worker, const struct tally_round *
     return false;
 }
 
+/* A user without a beginning may also be one whom a Redis that went back in time does not have yet:
+ * what it has is read again before anybody believes it. */
+static bool read_in_doubt(struct tally_worker *worker, const struct tally_round *round)
+{
+    if (round->headless == NULL)
+        return false;
+    struct tally_watch *watch = &worker->watches[round->headless->record.partition];
+    const int64_t offset = round->headless->record.offset;
+    const bool doubted = watch->doubted_offset == offset;
+    watch->doubted_offset = offset;
+    return !doubted;
+}
+
 static void send_round(struct tally_worker *worker, struct tally_flight *flight)
 {
     struct tally_error error = {0};
@@ -237,7 +250,7 @@ static void send_round(struct tally_worker *worker, struct tally_flight *flight)
         status = tally_dead_letters_write(worker->letters, round, LETTER_WAIT_MS, &error);
     if (status != TALLY_OK) {
         give_up_round(worker, round, &error);
-        if (status == TALLY_CONFIG)
+        if (status == TALLY_CONFIG && !read_in_doubt(worker, round))
             tally_worker_fail(worker, &error);
         return;
     }
