@@ -75,11 +75,11 @@ def test_f9_a_projector_that_slept_through_its_replacement_is_refused_and_counts
     stack = own_stack
     other = stack.projector
     # Small bites: what came while the group was shared out anew is still in its hands when it falls asleep.
-    sleeper = stack.add("projector", TALLY_PROJECTOR_BATCH_EVENTS=scaled("20", "1")).start()
+    sleeper = stack.add("projector", TALLY_PROJECTOR_BATCH_EVENTS="1").start()
     refused = []
     with Load(stack) as load:
         # A sleeper that had nothing in its hands has nothing to be refused: such a round is run again.
-        for number in range(2 * ZOMBIES + 2):
+        for number in range(4 * ZOMBIES + 4):
             seconds = LONG_SLEEP_S if not refused else 0
             count = sleep_through_a_replacement(stack, sleeper, other, seconds)
             if count > 0:
