@@ -52,7 +52,7 @@ struct tally_round {
     size_t call_capacity;
     struct tally_buffer out;
     const struct tally_round_item *headless; /* folding ended there: see tally_round_fold() */
-    bool failed; /* memory ran out: nothing of it may be sent */
+    bool failed;                             /* memory ran out: nothing of it may be sent */
 };
 
 /* `most` records a round. False where there is no memory. */
