@@ -205,7 +205,7 @@ enum tally_status tally_recount_published(PGconn *connection, const int64_t *ids
                                           const int64_t *versions, size_t count, bool *published,
                                           struct tally_error *error)
 {
-    struct tally_recount_rows rows;
+    struct tally_recount_rows rows = {0};
     enum tally_status status =
         read_pairs(connection, waiting_sql, ids, versions, count, &rows, error);
     if (status != TALLY_OK)

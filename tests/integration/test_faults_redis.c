@@ -208,8 +208,11 @@ static enum tally_status look_up(struct tally_error *error)
 
 static enum tally_status open_lookup(struct tally_error *error)
 {
-    const struct tally_lookup_options options = {
-        .redis_url = server.url, .timeout_ms = 5000, .in_flight_most = 16, .waiters_most = 4};
+    const struct tally_lookup_options options = {.redis_url = server.url,
+                                                 .timeout_ms = 5000,
+                                                 .patience_ms = 5000,
+                                                 .in_flight_most = 16,
+                                                 .waiters_most = 4};
     return tally_lookup_new(base, &options, &lookup, error);
 }
 
