@@ -43,9 +43,11 @@ void torture_named_in(const char *text, char named[TORTURE_NAMED_BYTES])
             if (length == 0 || length + sizeof "tallyctl " > sizeof whole)
                 continue;
             (void)snprintf(whole, sizeof whole, "tallyctl %.*s", (int)length, command);
-            if (strstr(found, whole) == NULL && used + strlen(whole) + 5 < sizeof found)
-                (void)snprintf(found + used, sizeof found - used, "%s%s", used > 0 ? " && " : "",
-                               whole);
+            if (strstr(found, whole) != NULL || used + strlen(whole) + 5 >= sizeof found)
+                continue;
+            if (used > 0)
+                strcat(found, " && ");
+            strcat(found, whole);
         }
         if (found[0] != '\0')
             (void)snprintf(named, TORTURE_NAMED_BYTES, "%s", found);
