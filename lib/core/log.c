@@ -4,6 +4,7 @@
 #include "core/clock.h"
 
 #include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 #include <unistd.h>
@@ -102,5 +103,21 @@ bool tally_log_allow(struct tally_log_limit *limit, int64_t interval_ms, int64_t
     *suppressed = limit->suppressed;
     limit->suppressed = 0;
     limit->next_us = now_us + interval_ms * 1000;
+    return true;
+}
+
+bool tally_log_news(struct tally_log_repeat *repeat, const char *cause, int64_t *suppressed)
+{
+    const int64_t other_us = 1000000;
+    const int64_t same_us = 30000000;
+    const int64_t now_us = tally_clock_monotonic_us();
+    const bool same = strncmp(repeat->cause, cause, sizeof repeat->cause - 1) == 0;
+    if (repeat->said_us != 0 && now_us - repeat->said_us < (same ? same_us : other_us)) {
+        repeat->suppressed++;
+        return false;
+    }
+    *suppressed = repeat->suppressed;
+    *repeat = (struct tally_log_repeat){.said_us = now_us};
+    (void)snprintf(repeat->cause, sizeof repeat->cause, "%s", cause);
     return true;
 }

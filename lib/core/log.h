@@ -73,4 +73,14 @@ struct tally_log_limit {
 /* True when a line may be written now; `suppressed` receives how many were not since the last. */
 bool tally_log_allow(struct tally_log_limit *limit, int64_t interval_ms, int64_t *suppressed);
 
+/* The same for something that goes on failing with a cause: a line where the cause is another than
+ * the last one's, but not within a second of it, or where 30 s have gone by. Zero-initialised. */
+struct tally_log_repeat {
+    int64_t said_us; /* monotonic; 0: never */
+    int64_t suppressed;
+    char cause[TALLY_ERROR_TEXT_BYTES];
+};
+
+bool tally_log_news(struct tally_log_repeat *repeat, const char *cause, int64_t *suppressed);
+
 #endif

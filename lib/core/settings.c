@@ -43,6 +43,8 @@ const struct tally_setting tally_settings_table[] = {
          "Address of /livez, /readyz and /metrics of tally-query"),
     TEXT("TALLY_ADMIN_LISTEN", admin_listen, "127.0.0.1:9082", "host:port", PROJECTOR,
          "Address of /livez, /readyz and /metrics of tally-projector"),
+    TEXT("TALLY_ADMIN_LISTEN", admin_listen, "127.0.0.1:9083", "host:port", CTL,
+         "Address of /livez, /readyz and /metrics of tallyctl audit"),
     TEXT("TALLY_COMMAND_ADMIN", command_admin, "127.0.0.1:9080", "host:port", CTL,
          "Admin address of tally-command, for status"),
     TEXT("TALLY_QUERY_ADMIN", query_admin, "127.0.0.1:9081", "host:port", CTL,
@@ -77,6 +79,8 @@ const struct tally_setting tally_settings_table[] = {
             "Commands that may wait for a batch; more are answered 503"),
     INTEGER("TALLY_COMMAND_TIMEOUT_MS", command_timeout_ms, "5000", 100, 60000, "ms", COMMAND,
             "Longest wait for a batch to be sent, and then for its outcome"),
+    INTEGER("TALLY_BREAKER_MS", breaker_ms, "750", 10, 60000, "ms", COMMAND | QUERY,
+            "Silence of PostgreSQL or Redis, with an answer due, after which requests are refused at once"),
     INTEGER("TALLY_HTTP_CONNECTIONS_MOST", http_connections_most, "4096", 1, 100000, "connections",
             COMMAND | QUERY, "Client connections that are open at once; more wait in the backlog"),
     INTEGER("TALLY_RELAY_BATCH_EVENTS", relay_batch_events, "2000", 1, 100000, "events", COMMAND,
@@ -99,7 +103,7 @@ const struct tally_setting tally_settings_table[] = {
             "Reads of one thread that may wait for a version; more are answered at once"),
     INTEGER("TALLY_REDIS_TIMEOUT_MS", redis_timeout_ms, "1000", 10, 60000, "ms", PROJECTOR | QUERY | CTL,
             "Longest wait for an answer from Redis"),
-    INTEGER("TALLY_DRAIN_MS", drain_ms, "5000", 0, 600000, "ms", SERVICES,
+    INTEGER("TALLY_DRAIN_MS", drain_ms, "5000", 0, 600000, "ms", SERVICES | CTL,
             "Longest time between SIGTERM and exit for what is in flight"),
 };
 /* clang-format on */

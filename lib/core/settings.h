@@ -45,6 +45,7 @@ struct tally_settings {
     int64_t command_batch_most;
     int64_t command_queue_most;
     int64_t command_timeout_ms;
+    int64_t breaker_ms;
     int64_t http_connections_most;
     int64_t relay_batch_events;
     int64_t relay_poll_most_ms;

@@ -55,10 +55,11 @@ enum tally_fold_result tally_fold(struct tally_user_state *state, const struct t
     }
     const struct tally_user_state before = *state;
     const bool gap = event->version != state->version + 1;
+    const bool left_behind = event->timeline < state->timeline;
     state->version = event->version;
     if (event->timeline > state->timeline)
         state->timeline = event->timeline;
-    if (gap)
+    if (gap || left_behind)
         state->flagged = true;
     if (!state->deleted)
         apply(state, event, effect);
@@ -69,5 +70,7 @@ enum tally_fold_result tally_fold(struct tally_user_state *state, const struct t
     const bool counted_before = before.version > 0 && !before.deleted;
     const bool counted_now = !state->deleted;
     effect->users_delta = (int)counted_now - (int)counted_before;
+    if (left_behind)
+        return TALLY_FOLD_DIVERGED;
     return gap ? TALLY_FOLD_GAP : TALLY_FOLD_APPLIED;
 }

@@ -10,6 +10,9 @@
  *   a divergence where its version is not above the stored one but was written on a newer
  * PostgreSQL timeline: the database went back and gave the version out a second time. What was
  *                counted may not exist any more, so the user is flagged and nothing is applied.
+ * Also where its version is above the stored one but of an older timeline: a write of a history
+ * that was left behind, or the first one after a move to another cluster, which counts timelines
+ * anew. Only the source can say which, so that it is applied as after a gap, and the user flagged.
  */
 #ifndef TALLY_DOMAIN_FOLD_H
 #define TALLY_DOMAIN_FOLD_H

@@ -10,7 +10,7 @@
 enum {
     KEPT_INPUT_BYTES = 8192, /* a larger buffer goes back when a connection is idle */
     MAX_LINGER_BYTES = 262144,
-    FIRST_REQUEST_GRACE_US = 1000000, /* in a drain */
+    DRAIN_GRACE_US = 1000000,
 };
 
 /* How long a connection may stay in a state, in milliseconds; 0: as long as it likes. WRITING has
@@ -357,11 +357,17 @@ void tally_http_connection_drain(struct tally_http_connection *connection, int64
         tally_http_connection_advance(connection);
     if (connection->state != TALLY_HTTP_READING_HEAD || connection->input.length > 0)
         return;
-    if (connection->requests > 0 || connection->peer_finished)
+    if (connection->peer_finished) {
         tally_http_connection_close(connection);
-    else if (connection->deadline_us == 0 ||
-             connection->deadline_us > now_us + FIRST_REQUEST_GRACE_US)
-        connection->deadline_us = now_us + FIRST_REQUEST_GRACE_US;
+        return;
+    }
+    /* A request may be on its way: it would be lost if the connection were closed now, and its
+     * answer tells the client to send no more. */
+    int64_t grace_us = (connection->server->drain_deadline_us - now_us) / 2;
+    if (grace_us > DRAIN_GRACE_US)
+        grace_us = DRAIN_GRACE_US;
+    if (connection->deadline_us == 0 || connection->deadline_us > now_us + grace_us)
+        connection->deadline_us = now_us + grace_us;
 }
 
 struct tally_http_connection *tally_http_connection_new(struct tally_http_server *server, int fd,

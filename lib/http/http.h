@@ -80,9 +80,9 @@ enum tally_status tally_http_server_new(struct event_base *base,
 uint16_t tally_http_server_port(const struct tally_http_server *server);
 size_t tally_http_server_connections(const struct tally_http_server *server);
 
-/* Stops: takes what already waits in the backlog, closes the listener, closes idle connections,
- * answers what is in flight with `Connection: close`. A connection that has not sent its first
- * request yet gets one second for it. After `deadline_ms` the rest is cut. `done` comes once, from
+/* Stops: takes what already waits in the backlog, closes the listener, answers what is in flight
+ * with `Connection: close`. An idle connection gets one second, or half the deadline, for a request
+ * that may be on its way. After `deadline_ms` the rest is cut. `done` comes once, from
  * the loop, never from inside this call. A second drain aborts the process. */
 typedef void tally_http_drained(void *context);
 void tally_http_server_drain(struct tally_http_server *server, int deadline_ms,

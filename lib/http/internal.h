@@ -154,7 +154,7 @@ void tally_http_connection_close(struct tally_http_connection *connection);
 /* Runs the state machine until it has to wait; does nothing where it is running already. */
 void tally_http_connection_advance(struct tally_http_connection *connection);
 void tally_http_connection_expire(struct tally_http_connection *connection, int64_t now_us);
-/* Part of a drain: reads what is there, then closes or bounds the connection. */
+/* Part of a drain: answers what is there; an idle connection stays a little for a last request. */
 void tally_http_connection_drain(struct tally_http_connection *connection, int64_t now_us);
 
 /* transfer.c */

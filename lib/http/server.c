@@ -74,11 +74,18 @@ static void pause_accepting(struct tally_http_server *server)
     (void)event_del(&server->accept_event);
 }
 
+/* Without memory for the timer it goes on at once: to stop for good would be worse. */
 static void retry_later(struct tally_http_server *server)
 {
     const struct timeval pause = {.tv_usec = ACCEPT_RETRY_US};
-    pause_accepting(server);
-    (void)event_add(&server->accept_retry, &pause);
+    if (event_add(&server->accept_retry, &pause) == 0)
+        pause_accepting(server);
+}
+
+static void resume_accepting(struct tally_http_server *server)
+{
+    if (server->fd >= 0 && event_add(&server->accept_event, NULL) != 0)
+        event_active(&server->accept_retry, EV_TIMEOUT, 0);
 }
 
 /* Is this failure the waiting connection's own, so that the next one may be taken? */
@@ -138,9 +145,7 @@ static void on_accept_retry(evutil_socket_t fd, short what, void *context)
 {
     (void)fd;
     (void)what;
-    struct tally_http_server *server = context;
-    if (server->fd >= 0)
-        (void)event_add(&server->accept_event, NULL);
+    resume_accepting(context);
 }
 
 static void close_listener(struct tally_http_server *server)
@@ -173,7 +178,7 @@ void tally_http_server_closed(struct tally_http_server *server,
     schedule_reap(server);
     if (server->accept_paused && server->fd >= 0) {
         server->accept_paused = false;
-        (void)event_add(&server->accept_event, NULL);
+        resume_accepting(server);
     }
 }
 

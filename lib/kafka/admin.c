@@ -259,6 +259,43 @@ enum tally_status tally_kafka_admin_watermarks(struct tally_kafka_admin *admin, 
     return TALLY_OK;
 }
 
+static enum tally_status deletion_outcome(const rd_kafka_topic_partition_list_t *cut,
+                                          struct tally_error *error)
+{
+    for (int i = 0; i < cut->cnt; i++) {
+        const rd_kafka_topic_partition_t *partition = &cut->elems[i];
+        if (partition->err != RD_KAFKA_RESP_ERR_NO_ERROR)
+            return tally_fail(error, TALLY_CONFIG, "deleting records of %s, partition %d: %s",
+                              partition->topic, partition->partition,
+                              rd_kafka_err2str(partition->err));
+    }
+    return TALLY_OK;
+}
+
+enum tally_status tally_kafka_admin_delete_before(struct tally_kafka_admin *admin,
+                                                  const char *topic, const int64_t *offsets,
+                                                  int32_t partitions, int timeout_ms,
+                                                  struct tally_error *error)
+{
+    rd_kafka_topic_partition_list_t *before = rd_kafka_topic_partition_list_new(partitions);
+    for (int32_t i = 0; i < partitions; i++)
+        rd_kafka_topic_partition_list_add(before, topic, i)->offset = offsets[i];
+    rd_kafka_DeleteRecords_t *deletion = rd_kafka_DeleteRecords_new(before);
+    rd_kafka_topic_partition_list_destroy(before);
+    rd_kafka_AdminOptions_t *options =
+        options_new(admin, RD_KAFKA_ADMIN_OP_DELETERECORDS, timeout_ms);
+    rd_kafka_DeleteRecords(admin->client, &deletion, 1, options, admin->queue);
+    rd_kafka_AdminOptions_destroy(options);
+    rd_kafka_DeleteRecords_destroy(deletion);
+    rd_kafka_event_t *event = await(admin, timeout_ms, "deleting records", error);
+    if (event == NULL)
+        return TALLY_UNAVAILABLE;
+    enum tally_status status = deletion_outcome(
+        rd_kafka_DeleteRecords_result_offsets(rd_kafka_event_DeleteRecords_result(event)), error);
+    rd_kafka_event_destroy(event);
+    return status;
+}
+
 static void copy_name(char *target, size_t size, const char *text)
 {
     (void)snprintf(target, size, "%s", text != NULL ? text : "");

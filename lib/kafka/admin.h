@@ -59,6 +59,15 @@ enum tally_status tally_kafka_admin_watermarks(struct tally_kafka_admin *admin, 
                                                int32_t partition, int timeout_ms, int64_t *low,
                                                int64_t *high,
                                                struct tally_error *error) TALLY_MUST_CHECK;
+
+/* Removes what each of the topic's `partitions` holds before its offset; an offset that is not
+ * above the first kept one removes nothing. CONFIG: the broker refuses, and says why; some
+ * partitions may have been cut all the same. */
+enum tally_status tally_kafka_admin_delete_before(struct tally_kafka_admin *admin,
+                                                  const char *topic, const int64_t *offsets,
+                                                  int32_t partitions, int timeout_ms,
+                                                  struct tally_error *error) TALLY_MUST_CHECK;
+
 struct tally_kafka_member {
     char client_id[TALLY_KAFKA_NAME_BYTES];
     char instance_id[TALLY_KAFKA_NAME_BYTES]; /* "" where membership is dynamic */

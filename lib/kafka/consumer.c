@@ -80,6 +80,9 @@ static enum tally_status configure(rd_kafka_conf_t *conf,
         /* Bounds of what is fetched ahead, over all partitions. */
         {"queued.min.messages", "20000"},
         {"queued.max.messages.kbytes", "65536"},
+        /* A link that has gone silent is given up then; longer than a join may take, which waits
+         * for the session of a member that has gone. */
+        {"socket.timeout.ms", "10000"},
         {"reconnect.backoff.ms", "50"},
         {"reconnect.backoff.max.ms", "2000"},
         /* How soon a change of the partition count is noticed. */

@@ -1,3 +1,4 @@
+#include "core/clock.h"
 #include "loop/loop.h"
 
 #include <stdlib.h>
@@ -6,13 +7,33 @@ struct tally_timer {
     struct event *event;
     tally_wakeup_callback *callback;
     void *context;
+    int64_t unheard_until_us; /* monotonic; 0: libevent knows when it is due */
 };
+
+/* Where libevent finds no memory, a timer that never comes would leave its owner stuck: then it is
+ * asked at every turn of the loop whether it is due, which needs none. */
+static void wait_for(struct tally_timer *timer, int64_t delay_us)
+{
+    const struct timeval delay = {.tv_sec = delay_us / 1000000, .tv_usec = delay_us % 1000000};
+    timer->unheard_until_us = 0;
+    if (event_add(timer->event, &delay) == 0)
+        return;
+    timer->unheard_until_us = tally_clock_monotonic_us() + delay_us;
+    event_active(timer->event, EV_TIMEOUT, 0);
+}
 
 static void on_expired(evutil_socket_t descriptor, short what, void *argument)
 {
     (void)descriptor;
     (void)what;
     struct tally_timer *timer = argument;
+    const int64_t left_us =
+        timer->unheard_until_us != 0 ? timer->unheard_until_us - tally_clock_monotonic_us() : 0;
+    if (left_us > 0) {
+        wait_for(timer, left_us);
+        return;
+    }
+    timer->unheard_until_us = 0;
     timer->callback(timer->context);
 }
 
@@ -36,8 +57,7 @@ enum tally_status tally_timer_new(struct event_base *base, tally_wakeup_callback
 
 void tally_timer_set(struct tally_timer *timer, int64_t delay_us)
 {
-    struct timeval delay = {.tv_sec = delay_us / 1000000, .tv_usec = delay_us % 1000000};
-    event_add(timer->event, &delay);
+    wait_for(timer, delay_us);
 }
 
 void tally_timer_cancel(struct tally_timer *timer)

@@ -1,5 +1,6 @@
 #include "pg/connection.h"
 
+#include "core/clock.h"
 #include "core/random.h"
 #include "loop/loop.h"
 #include "pg/session.h"
@@ -13,6 +14,7 @@ enum {
         5000, /* of one attempt, with the preparation; libpq's own is not kept here */
     BACKOFF_FIRST_MS = 50,
     BACKOFF_MOST_MS = 2000,
+    STEADY_US = 5000000, /* a connection that lasts so long was no failure */
     STATEMENT_NAME_BYTES = 24,
 };
 
@@ -33,18 +35,10 @@ struct tally_pg_connection {
     PGresult *result; /* first result of the query, or its error */
     tally_pg_callback *callback;
     void *callback_context;
+    int64_t asked_us; /* when connecting, or the query, began */
+    int64_t heard_us; /* the last bytes from the server */
+    int64_t ready_us; /* when it came up */
 };
-
-static const char *const state_texts[] = {
-#define X(name, text) [TALLY_PG_##name] = (text),
-    TALLY_PG_STATE_LIST(X)
-#undef X
-};
-
-const char *tally_pg_state_text(enum tally_pg_state state)
-{
-    return state < TALLY_PG_STATE_COUNT ? state_texts[state] : "unknown";
-}
 
 /* The one place where the state moves; the timer belongs to the state. */
 static void set_state(struct tally_pg_connection *connection, enum tally_pg_state state,
@@ -95,6 +89,8 @@ static void disconnect(struct tally_pg_connection *connection)
     bool queried = connection->state == TALLY_PG_BUSY;
     if (connection->state < TALLY_PG_READY)
         connection->failures++;
+    else if (tally_clock_monotonic_us() - connection->ready_us >= STEADY_US)
+        connection->backoff.attempts = 0;
     PGresult *kept = NULL;
     if (queried) {
         kept = connection->result;
@@ -156,9 +152,9 @@ static void send_preparation(struct tally_pg_connection *connection)
 
 static void become_ready(struct tally_pg_connection *connection)
 {
-    connection->backoff.attempts = 0;
     connection->failures = 0;
     connection->error = (struct tally_error){0};
+    connection->ready_us = tally_clock_monotonic_us();
     set_state(connection, TALLY_PG_READY, 0);
     tell_change(connection);
 }
@@ -260,8 +256,9 @@ static void poll_connecting(struct tally_pg_connection *connection)
 static void on_socket(evutil_socket_t descriptor, short what, void *argument)
 {
     (void)descriptor;
-    (void)what;
     struct tally_pg_connection *connection = argument;
+    if ((what & EV_READ) != 0)
+        connection->heard_us = tally_clock_monotonic_us();
     if (connection->state == TALLY_PG_CONNECTING)
         poll_connecting(connection);
     else
@@ -279,13 +276,6 @@ static void assign_socket(struct tally_pg_connection *connection)
                  on_socket, connection);
 }
 
-/* The server's notices are not Tally's to print. */
-static void drop_notice(void *context, const PGresult *result)
-{
-    (void)context;
-    (void)result;
-}
-
 static void connect_session(struct tally_pg_connection *connection)
 {
     connection->session =
@@ -295,12 +285,13 @@ static void connect_session(struct tally_pg_connection *connection)
         disconnect(connection);
         return;
     }
-    PQsetNoticeReceiver(connection->session, drop_notice, NULL);
+    PQsetNoticeReceiver(connection->session, tally_pg_drop_notice, NULL);
     if (PQstatus(connection->session) == CONNECTION_BAD) {
         disconnect_because(connection, "connecting");
         return;
     }
     set_state(connection, TALLY_PG_CONNECTING, CONNECT_TIMEOUT_MS);
+    connection->asked_us = tally_clock_monotonic_us();
     assign_socket(connection);
     watch(connection, false, true);
 }
@@ -378,6 +369,17 @@ const struct tally_error *tally_pg_connection_error(const struct tally_pg_connec
     return &connection->error;
 }
 
+int64_t tally_pg_connection_asked_us(const struct tally_pg_connection *connection)
+{
+    bool asks = connection->state != TALLY_PG_DISCONNECTED && connection->state != TALLY_PG_READY;
+    return asks ? connection->asked_us : INT64_MAX;
+}
+
+int64_t tally_pg_connection_heard_us(const struct tally_pg_connection *connection)
+{
+    return connection->heard_us;
+}
+
 enum tally_status tally_pg_connection_query(struct tally_pg_connection *connection,
                                             size_t statement, const char *const *values,
                                             const int *lengths, const int *formats,
@@ -396,6 +398,7 @@ enum tally_status tally_pg_connection_query(struct tally_pg_connection *connecti
     connection->callback = callback;
     connection->callback_context = context;
     set_state(connection, TALLY_PG_BUSY, connection->options.query_timeout_ms);
+    connection->asked_us = tally_clock_monotonic_us();
     flush(connection);
     return TALLY_OK;
 }

@@ -1,6 +1,7 @@
 /*
  * Connection: one PostgreSQL session on the event loop, which connects by itself, prepares its
- * statements, and connects again with jittered back-off when it is lost.
+ * statements, and connects again with jittered back-off when it is lost. The back-off grows until a
+ * connection has lasted for some seconds, so that one that comes up only to fail is no quicker.
  *
  *     disconnected ─► connecting ─► preparing ─► ready ◄─► busy
  *          ▲──────────────┴─────────────┴──────────┴─────────┘  any failure; a pause, then again
@@ -78,6 +79,11 @@ enum tally_pg_state tally_pg_connection_state(const struct tally_pg_connection *
 unsigned tally_pg_connection_failures(const struct tally_pg_connection *connection);
 /* Why it is not connected; status OK while it is. */
 const struct tally_error *tally_pg_connection_error(const struct tally_pg_connection *connection);
+
+/* Monotonic: when the query under way, or the attempt to connect, began (INT64_MAX where there is
+ * none), and when the last bytes came from the server (0: never). For pg/guard.h. */
+int64_t tally_pg_connection_asked_us(const struct tally_pg_connection *connection);
+int64_t tally_pg_connection_heard_us(const struct tally_pg_connection *connection);
 
 /* Starts statement `statement` of the table. Parameters as PQsendQueryPrepared() takes them, copied
  * by it; `binary_result` as there. Only in state READY. Where it fails, nothing was sent and the

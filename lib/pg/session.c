@@ -1,8 +1,27 @@
 #include "pg/session.h"
 
+#include "pg/connection.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+static const char *const state_texts[] = {
+#define X(name, text) [TALLY_PG_##name] = (text),
+    TALLY_PG_STATE_LIST(X)
+#undef X
+};
+
+const char *tally_pg_state_text(enum tally_pg_state state)
+{
+    return state < TALLY_PG_STATE_COUNT ? state_texts[state] : "unknown";
+}
+
+void tally_pg_drop_notice(void *context, const PGresult *result)
+{
+    (void)context;
+    (void)result;
+}
 
 static bool has_option(const PQconninfoOption *options, const char *keyword)
 {

@@ -43,4 +43,7 @@ enum tally_status tally_pg_fail_result(const PGresult *result, struct tally_erro
 enum tally_status tally_pg_fail_connection(const PGconn *connection, const char *doing,
                                            struct tally_error *error);
 
+/* A PQnoticeReceiver: the server's notices are not Tally's to print. */
+void tally_pg_drop_notice(void *context, const PGresult *result);
+
 #endif

@@ -1,62 +1,22 @@
-#include "redis/async.h"
-
 #include "core/clock.h"
-#include "core/random.h"
 #include "loop/loop.h"
 #include "redis/async_events.h"
+#include "redis/async_internal.h"
 #include "redis/command.h"
-#include "redis/url.h"
 
 #include <hiredis/async.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <utlist.h>
 
 enum {
     BACKOFF_FIRST_MS = 20,
     BACKOFF_MOST_MS = 1000,
     HEARTBEAT_US = 500000,
+    STEADY_US = 5000000,        /* a connection that lasts so long was no failure */
     COMMAND_LIMIT_BYTES = 4096, /* of the connection's own commands */
 };
 
-/* One command whose reply is due. Freed when hiredis reports on it, and only then: hiredis holds a
- * pointer to it until then. */
-struct pending {
-    struct tally_redis_async *async;
-    tally_redis_answered *answered; /* NULL once called back */
-    void *context;
-    int64_t sent_us;
-    int64_t deadline_us;
-    struct pending *prev, *next; /* in the order of sending */
-};
-
-struct tally_redis_async {
-    struct event_base *base;
-    struct tally_redis_async_options options; /* `url` is not kept */
-    struct tally_redis_url url;
-    struct redisAsyncContext *context; /* NULL while there is none */
-    struct pending *pendings;
-    bool open;
-    bool broken; /* replies no longer belong to the commands; given up at the next turn */
-    bool stopping;
-    struct tally_timer *deadlines;
-    int64_t earliest_us; /* when `deadlines` fires; 0: not set */
-    struct tally_timer *reconnect;
-    struct tally_timer *heartbeat;
-    int64_t heard_us; /* last reply */
-    int64_t begun_us; /* of the attempt to connect */
-    struct tally_backoff backoff;
-    struct tally_random random;
-    struct tally_redis_async_counts counts;
-    char reason[TALLY_ERROR_TEXT_BYTES];
-};
-
-static void give_up(struct tally_redis_async *async, const char *reason);
-
-/* Takes note that the connection is no longer usable; the context itself is freed by whoever
- * called. Called for the first sign of a loss, whichever it is, and harmless afterwards. */
-static void close_down(struct tally_redis_async *async, const char *reason)
+void redis_async_close_down(struct tally_redis_async *async, const char *reason)
 {
     if (async->context == NULL)
         return;
@@ -68,6 +28,8 @@ static void close_down(struct tally_redis_async *async, const char *reason)
     tally_timer_cancel(async->heartbeat);
     if (async->stopping)
         return;
+    if (was_open && tally_clock_monotonic_us() - async->opened_us >= STEADY_US)
+        async->backoff.attempts = 0;
     tally_timer_set(async->reconnect,
                     tally_backoff_next_ms(&async->backoff, &async->random) * 1000);
     if (!was_open)
@@ -77,109 +39,29 @@ static void close_down(struct tally_redis_async *async, const char *reason)
         async->options.on_change(false, async->options.context);
 }
 
-static void finish(struct pending *pending, enum tally_status status,
-                   const struct redisReply *reply)
-{
-    tally_redis_answered *answered = pending->answered;
-    pending->answered = NULL;
-    if (answered != NULL)
-        answered(status, reply, pending->context);
-}
-
-static void on_reply(struct redisAsyncContext *context, void *reply, void *argument)
-{
-    struct pending *pending = argument;
-    struct tally_redis_async *async = pending->async;
-    if (async->broken)
-        reply = NULL;
-    else if (reply == NULL && context == async->context)
-        close_down(async, context->errstr != NULL ? context->errstr : "connection lost");
-    else if (reply != NULL)
-        async->heard_us = tally_clock_monotonic_us();
-    DL_DELETE(async->pendings, pending);
-    finish(pending,
-           reply != NULL     ? TALLY_OK
-           : async->stopping ? TALLY_STOPPING
-                             : TALLY_UNAVAILABLE,
-           reply);
-    free(pending);
-}
-
 static void on_connected(const struct redisAsyncContext *context, int status)
 {
     struct tally_redis_async *async = context->data;
     if (async != NULL && status != REDIS_OK)
-        close_down(async, context->c.errstr);
+        redis_async_close_down(async, context->c.errstr);
 }
 
 static void on_disconnected(const struct redisAsyncContext *context, int status)
 {
     struct tally_redis_async *async = context->data;
     if (async != NULL)
-        close_down(async, status == REDIS_OK ? "connection closed" : context->errstr);
+        redis_async_close_down(async, status == REDIS_OK ? "connection closed" : context->errstr);
 }
 
-static void give_up(struct tally_redis_async *async, const char *reason)
+void redis_async_give_up(struct tally_redis_async *async, const char *reason)
 {
     struct redisAsyncContext *context = async->context;
     if (context == NULL)
         return; /* freeing it calls back what it has not answered, which may end here again */
     bool was_broken = async->broken;
     async->open = async->open || was_broken; /* so that the loss is told */
-    close_down(async, reason);
+    redis_async_close_down(async, reason);
     redisAsyncFree(context);
-}
-
-static void watch_deadline(struct tally_redis_async *async, int64_t deadline_us)
-{
-    if (async->earliest_us != 0 && async->earliest_us <= deadline_us)
-        return;
-    async->earliest_us = deadline_us;
-    int64_t delay_us = deadline_us - tally_clock_monotonic_us();
-    tally_timer_set(async->deadlines, delay_us > 0 ? delay_us : 0);
-}
-
-/* Sends whether or not the connection is open: the greeting comes before it is. The command is
- * terminated first, since hiredis 0.14 looks for its arguments with strchr(). */
-static enum tally_status queue_command(struct tally_redis_async *async,
-                                       struct tally_buffer *command, int64_t deadline_us,
-                                       tally_redis_answered *answered, void *context,
-                                       struct tally_error *error)
-{
-    const char *text = tally_buffer_text(command);
-    struct pending *pending = command->failed ? NULL : calloc(1, sizeof *pending);
-    if (pending == NULL)
-        return tally_fail(error, TALLY_NO_MEMORY, "Redis command");
-    pending->async = async;
-    pending->sent_us = tally_clock_monotonic_us();
-    pending->deadline_us = deadline_us;
-    if (redisAsyncFormattedCommand(async->context, on_reply, pending, text, command->length) !=
-        REDIS_OK) {
-        free(pending);
-        return tally_fail(error, TALLY_UNAVAILABLE, "Redis: connection is closing");
-    }
-    /* hiredis 0.14 does not report it when it finds no memory for the callback or for the bytes,
-     * and from then on replies would go to the wrong commands. */
-    bool queued =
-        async->context->replies.tail != NULL && async->context->replies.tail->privdata == pending;
-    if (queued)
-        DL_APPEND(async->pendings, pending);
-    else
-        free(pending);
-    if (!queued || async->context->c.err != 0) {
-        /* Not here, where it would call back from inside the call. */
-        async->broken = true;
-        async->open = false;
-        async->earliest_us = 1;
-        tally_timer_set(async->deadlines, 0);
-        if (queued)
-            pending->answered = NULL;
-        return tally_fail(error, TALLY_NO_MEMORY, "Redis command");
-    }
-    pending->answered = answered;
-    pending->context = context;
-    watch_deadline(async, deadline_us);
-    return TALLY_OK;
 }
 
 static void on_heartbeat_answered(enum tally_status status, const struct redisReply *reply,
@@ -190,17 +72,23 @@ static void on_heartbeat_answered(enum tally_status status, const struct redisRe
     (void)context;
 }
 
-static enum tally_status queue_ping(struct tally_redis_async *async, int64_t deadline_us,
-                                    tally_redis_answered *answered, struct tally_error *error)
+/* A command of the connection's own. */
+static enum tally_status queue_words(struct tally_redis_async *async, const char *const *words,
+                                     size_t count, int64_t deadline_us,
+                                     tally_redis_answered *answered, struct tally_error *error)
 {
-    struct tally_buffer ping;
-    tally_buffer_init(&ping, COMMAND_LIMIT_BYTES);
-    tally_redis_command(&ping, 1);
-    tally_redis_part_text(&ping, "PING");
-    enum tally_status status = queue_command(async, &ping, deadline_us, answered, async, error);
-    tally_buffer_release(&ping);
+    struct tally_buffer command;
+    tally_buffer_init(&command, COMMAND_LIMIT_BYTES);
+    tally_redis_command(&command, count);
+    for (size_t i = 0; i < count; i++)
+        tally_redis_part_text(&command, words[i]);
+    enum tally_status status =
+        redis_async_queue(async, &command, deadline_us, answered, async, error);
+    tally_buffer_release(&command);
     return status;
 }
+
+static const char *const ping[] = {"PING"};
 
 /* An answer that does not come is noticed as any other: by its deadline. */
 static void on_heartbeat(void *argument)
@@ -210,8 +98,8 @@ static void on_heartbeat(void *argument)
     tally_timer_set(async->heartbeat, HEARTBEAT_US);
     if (async->pendings != NULL || now_us - async->heard_us < HEARTBEAT_US)
         return;
-    enum tally_status status =
-        queue_ping(async, now_us + async->options.timeout_ms * 1000, on_heartbeat_answered, NULL);
+    enum tally_status status = queue_words(
+        async, ping, 1, now_us + async->options.timeout_ms * 1000, on_heartbeat_answered, NULL);
     (void)status; /* a failure is no news: the next heartbeat tries again */
 }
 
@@ -220,9 +108,9 @@ static void on_greeted(enum tally_status status, const struct redisReply *reply,
 {
     struct tally_redis_async *async = argument;
     if (status == TALLY_OK && reply->type == REDIS_REPLY_ERROR)
-        give_up(async, reply->str);
+        redis_async_give_up(async, reply->str);
     else if (status == TALLY_UNAVAILABLE)
-        give_up(async, "no answer to the greeting");
+        redis_async_give_up(async, "no answer to the greeting");
 }
 
 static void on_pong(enum tally_status status, const struct redisReply *reply, void *argument)
@@ -232,7 +120,7 @@ static void on_pong(enum tally_status status, const struct redisReply *reply, vo
     if (async->context == NULL || async->broken || status != TALLY_OK)
         return;
     async->open = true;
-    async->backoff.attempts = 0;
+    async->opened_us = tally_clock_monotonic_us();
     async->reason[0] = '\0';
     async->counts.connections++;
     tally_timer_set(async->heartbeat, HEARTBEAT_US);
@@ -243,31 +131,20 @@ static void on_pong(enum tally_status status, const struct redisReply *reply, vo
 /* AUTH and SELECT where the URL asks for them, and PING, which opens the connection. */
 static enum tally_status greet(struct tally_redis_async *async, struct tally_error *error)
 {
-    struct tally_buffer command;
-    tally_buffer_init(&command, COMMAND_LIMIT_BYTES);
-    int64_t deadline_us = async->begun_us + async->options.timeout_ms * 1000;
+    const struct tally_redis_url *url = &async->url;
+    const bool named = url->user[0] != '\0';
+    char database[16];
+    (void)snprintf(database, sizeof database, "%d", url->database);
+    const char *const authenticate[] = {"AUTH", named ? url->user : url->password, url->password};
+    const char *const select[] = {"SELECT", database};
+    const int64_t deadline_us = async->begun_us + async->options.timeout_ms * 1000;
     enum tally_status status = TALLY_OK;
-    if (async->url.password[0] != '\0') {
-        bool named = async->url.user[0] != '\0';
-        tally_redis_command(&command, named ? 3 : 2);
-        tally_redis_part_text(&command, "AUTH");
-        if (named)
-            tally_redis_part_text(&command, async->url.user);
-        tally_redis_part_text(&command, async->url.password);
-        status = queue_command(async, &command, deadline_us, on_greeted, async, error);
-    }
-    if (status == TALLY_OK && async->url.database != 0) {
-        tally_buffer_clear(&command);
-        tally_redis_command(&command, 2);
-        tally_redis_part_text(&command, "SELECT");
-        char number[16];
-        (void)snprintf(number, sizeof number, "%d", async->url.database);
-        tally_redis_part_text(&command, number);
-        status = queue_command(async, &command, deadline_us, on_greeted, async, error);
-    }
+    if (url->password[0] != '\0')
+        status = queue_words(async, authenticate, named ? 3 : 2, deadline_us, on_greeted, error);
+    if (status == TALLY_OK && url->database != 0)
+        status = queue_words(async, select, 2, deadline_us, on_greeted, error);
     if (status == TALLY_OK)
-        status = queue_ping(async, deadline_us, on_pong, error);
-    tally_buffer_release(&command);
+        status = queue_words(async, ping, 1, deadline_us, on_pong, error);
     return status;
 }
 
@@ -293,45 +170,13 @@ static void on_reconnect(void *argument)
     redisAsyncSetConnectCallback(context, on_connected);
     redisAsyncSetDisconnectCallback(context, on_disconnected);
     if (greet(async, &error) != TALLY_OK)
-        give_up(async, error.text);
+        redis_async_give_up(async, error.text);
     return;
 again:
     if (context != NULL)
         redisAsyncFree(context);
     tally_timer_set(async->reconnect,
                     tally_backoff_next_ms(&async->backoff, &async->random) * 1000);
-}
-
-/* Calls back what is overdue. The list is in the order of sending, not of deadlines, so it is
- * walked whole; that is once a deadline, not once a command. */
-static void on_deadline(void *argument)
-{
-    struct tally_redis_async *async = argument;
-    int64_t now_us = tally_clock_monotonic_us();
-    async->earliest_us = 0;
-    if (async->broken) {
-        give_up(async, "out of memory");
-        return;
-    }
-    /* The peer has not answered its oldest command in time: it is taken for dead. */
-    if (async->pendings != NULL &&
-        now_us - async->pendings->sent_us >= async->options.timeout_ms * 1000) {
-        for (const struct pending *each = async->pendings; each != NULL; each = each->next)
-            async->counts.timeouts += each->answered != NULL;
-        give_up(async, "no answer in time");
-        return;
-    }
-    for (struct pending *each = async->pendings, *next; each != NULL; each = next) {
-        next = each->next;
-        int64_t given_up_us = each->sent_us + async->options.timeout_ms * 1000;
-        if (each->answered == NULL || each->deadline_us > now_us) {
-            watch_deadline(async, each->answered != NULL ? each->deadline_us : given_up_us);
-            continue;
-        }
-        async->counts.timeouts++;
-        finish(each, TALLY_UNAVAILABLE, NULL);
-        watch_deadline(async, given_up_us);
-    }
 }
 
 enum tally_status tally_redis_async_new(struct event_base *base,
@@ -350,7 +195,7 @@ enum tally_status tally_redis_async_new(struct event_base *base,
     (void)snprintf(made->reason, sizeof made->reason, "connecting");
     enum tally_status status = tally_redis_url_parse(options->url, &made->url, error);
     if (status == TALLY_OK)
-        status = tally_timer_new(base, on_deadline, made, &made->deadlines, error);
+        status = tally_timer_new(base, redis_async_on_deadline, made, &made->deadlines, error);
     if (status == TALLY_OK)
         status = tally_timer_new(base, on_reconnect, made, &made->reconnect, error);
     if (status == TALLY_OK)
@@ -370,7 +215,7 @@ void tally_redis_async_free(struct tally_redis_async **async)
         return;
     (*async)->stopping = true;
     if ((*async)->context != NULL)
-        give_up(*async, "stopping");
+        redis_async_give_up(*async, "stopping");
     tally_timer_free(&(*async)->deadlines);
     tally_timer_free(&(*async)->reconnect);
     tally_timer_free(&(*async)->heartbeat);
@@ -381,6 +226,13 @@ void tally_redis_async_free(struct tally_redis_async **async)
 bool tally_redis_async_open(const struct tally_redis_async *async)
 {
     return async->open;
+}
+
+enum tally_breaker_state tally_redis_async_breaker(const struct tally_redis_async *async)
+{
+    if (async->open)
+        return TALLY_BREAKER_CLOSED;
+    return async->context != NULL ? TALLY_BREAKER_HALF_OPEN : TALLY_BREAKER_OPEN;
 }
 
 const char *tally_redis_async_reason(const struct tally_redis_async *async)
@@ -396,15 +248,4 @@ int64_t tally_redis_async_turn(const struct tally_redis_async *async)
 struct tally_redis_async_counts tally_redis_async_counts(const struct tally_redis_async *async)
 {
     return async->counts;
-}
-
-enum tally_status tally_redis_async_send(struct tally_redis_async *async,
-                                         struct tally_buffer *command, int64_t deadline_us,
-                                         tally_redis_answered *answered, void *context,
-                                         struct tally_error *error)
-{
-    if (!async->open)
-        return tally_fail(error, TALLY_UNAVAILABLE, "Redis: %s", async->reason);
-    async->counts.commands++;
-    return queue_command(async, command, deadline_us, answered, context, error);
 }

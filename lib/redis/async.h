@@ -3,10 +3,12 @@
  * turn of the loop leaving in one write.
  *
  * It keeps itself connected: connects, authenticates, selects the database and waits for a PONG;
- * reconnects with jittered back-off; sends a PING when the connection has been silent, and gives a
- * connection up whose oldest command has had no answer for `timeout_ms`. Between a loss and the
- * next PONG it is closed for commands, so that callers fail at once instead of queueing (a circuit
- * breaker: https://martinfowler.com/bliki/CircuitBreaker.html).
+ * reconnects with jittered back-off, which grows until a connection has lasted for some seconds;
+ * sends a PING when the connection has been silent; and gives a connection up on which nothing was
+ * heard for `patience_ms` with an answer due, or whose oldest command has had none for
+ * `timeout_ms`. Between a loss and the next PONG it takes no commands, so that callers fail at once
+ * instead of queueing: a circuit breaker, as core/breaker.h describes it. It needs no probe beside
+ * the commands: Redis answers them in turn, each within moments, so that its silence is a failure.
  *
  * A connection belongs to the thread that runs its event base. A host name is resolved at each
  * attempt, in that thread.
@@ -14,6 +16,7 @@
 #ifndef TALLY_REDIS_ASYNC_H
 #define TALLY_REDIS_ASYNC_H
 
+#include "core/breaker.h"
 #include "core/buffer.h"
 
 #include <stdint.h>
@@ -29,8 +32,9 @@ typedef void tally_redis_answered(enum tally_status status, const struct redisRe
                                   void *context);
 
 struct tally_redis_async_options {
-    const char *url;    /* as redis/url.h reads it; copied */
-    int64_t timeout_ms; /* for connecting, and for the oldest command to be answered; > 0 */
+    const char *url;     /* as redis/url.h reads it; copied */
+    int64_t timeout_ms;  /* for connecting, and for the oldest command to be answered; > 0 */
+    int64_t patience_ms; /* of silence with an answer due; > 0 */
     /* The connection opened (true) or was lost (false); before the callbacks of lost commands, so
      * that they find it closed. May be NULL. */
     void (*on_change)(bool open, void *context);
@@ -56,6 +60,8 @@ void tally_redis_async_free(struct tally_redis_async **async);
 
 /* Whether commands are taken. */
 bool tally_redis_async_open(const struct tally_redis_async *async);
+/* Closed while commands are taken, half-open while it is connecting. */
+enum tally_breaker_state tally_redis_async_breaker(const struct tally_redis_async *async);
 /* Says why it is not open; "" while it is. */
 const char *tally_redis_async_reason(const struct tally_redis_async *async);
 /* Counts up with every write. A command that was queued in the current turn has not left yet. */

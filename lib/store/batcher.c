@@ -2,7 +2,7 @@
 
 #include "core/clock.h"
 #include "loop/loop.h"
-#include "pg/connection.h"
+#include "pg/guard.h"
 #include "store/batch.h"
 
 #include <stdlib.h>
@@ -25,6 +25,7 @@ struct carrier {
 struct tally_batcher {
     struct tally_batcher_options options;
     struct tally_command_queue queue;
+    struct tally_pg_guard *guard;
     struct carrier carriers[TALLY_BATCHER_CONNECTIONS_MOST];
     size_t carrier_count;
     struct event *turn_end; /* activated by hand: runs behind what the turn already has to do */
@@ -190,13 +191,19 @@ static void dispatch(struct carrier *carrier)
         carrier->batch[i]->deadline_us = deadline_us;
 }
 
-static void expire(struct tally_batcher *batcher)
+/* Answers what waits and has a deadline of `until_us` or before. */
+static void refuse_waiting(struct tally_batcher *batcher, int64_t until_us)
 {
     const struct tally_command_outcome outcome = {.status = TALLY_UNAVAILABLE};
-    int64_t now_us = tally_clock_monotonic_us();
     struct tally_queued *expired;
-    while ((expired = tally_command_queue_expire(&batcher->queue, now_us)) != NULL)
+    while ((expired = tally_command_queue_expire(&batcher->queue, until_us)) != NULL)
         tally_queued_finish(&batcher->queue, expired, &outcome);
+}
+
+static void expire(struct tally_batcher *batcher)
+{
+    int64_t now_us = tally_clock_monotonic_us();
+    refuse_waiting(batcher, now_us);
     int64_t deadline_us = tally_command_queue_deadline_us(&batcher->queue);
     if (deadline_us != INT64_MAX)
         tally_timer_set(batcher->expiry, deadline_us - now_us);
@@ -243,7 +250,32 @@ static void on_connection_change(struct tally_pg_connection *connection, void *c
     if (tally_pg_connection_state(connection) == TALLY_PG_DISCONNECTED &&
         tally_pg_connection_failures(connection) <= 1)
         report_failure(carrier->batcher, tally_pg_connection_error(connection));
+    tally_pg_guard_look(carrier->batcher->guard);
     schedule(carrier->batcher);
+}
+
+static void on_breaker(const struct tally_breaker *breaker, void *context)
+{
+    struct tally_batcher *batcher = context;
+    if (tally_breaker_refuses(breaker))
+        refuse_waiting(batcher, INT64_MAX);
+    schedule(batcher);
+    if (batcher->options.on_breaker != NULL)
+        batcher->options.on_breaker(breaker, batcher->options.context);
+}
+
+static enum tally_status start_guard(struct event_base *base, struct tally_batcher *batcher,
+                                     struct tally_error *error)
+{
+    const struct tally_pg_guard_options options = {
+        .dsn = batcher->options.dsn,
+        .application_name = "tally-probe",
+        .patience_ms = batcher->options.patience_ms,
+        .timeout_ms = batcher->options.timeout_ms,
+        .on_change = on_breaker,
+        .context = batcher,
+    };
+    return tally_pg_guard_new(base, &options, &batcher->guard, error);
 }
 
 static enum tally_status start_carrier(struct event_base *base, struct tally_batcher *batcher,
@@ -258,17 +290,19 @@ static enum tally_status start_carrier(struct event_base *base, struct tally_bat
         return tally_fail(error, TALLY_NO_MEMORY, "batches of %zu commands", most);
     tally_batch_parameters_init(&carrier->parameters,
                                 batcher->options.limits.batch_bytes + COLUMN_SLACK_BYTES);
-    return tally_pg_connection_new(base,
-                                   &(struct tally_pg_options){
-                                       .dsn = batcher->options.dsn,
-                                       .application_name = "tally-command",
-                                       .statements = &tally_batch_statement,
-                                       .statement_count = 1,
-                                       .query_timeout_ms = batcher->options.timeout_ms,
-                                       .on_change = on_connection_change,
-                                       .context = carrier,
-                                   },
-                                   &carrier->connection, error);
+    const struct tally_pg_options options = {
+        .dsn = batcher->options.dsn,
+        .application_name = "tally-command",
+        .statements = &tally_batch_statement,
+        .statement_count = 1,
+        .query_timeout_ms = batcher->options.timeout_ms,
+        .on_change = on_connection_change,
+        .context = carrier,
+    };
+    enum tally_status status = tally_pg_connection_new(base, &options, &carrier->connection, error);
+    if (status == TALLY_OK)
+        tally_pg_guard_watch(batcher->guard, carrier->connection);
+    return status;
 }
 
 enum tally_status tally_batcher_new(struct event_base *base,
@@ -286,6 +320,8 @@ enum tally_status tally_batcher_new(struct event_base *base,
     enum tally_status status = made->turn_end != NULL
                                    ? tally_timer_new(base, on_expiry, made, &made->expiry, error)
                                    : tally_fail(error, TALLY_NO_MEMORY, "batcher");
+    if (status == TALLY_OK)
+        status = start_guard(base, made, error);
     for (size_t i = 0; status == TALLY_OK && i < made->options.connections; i++) {
         made->carrier_count++;
         status = start_carrier(base, made, &made->carriers[i], error);
@@ -305,8 +341,8 @@ enum tally_status tally_batcher_submit(struct tally_batcher *batcher,
 {
     if (batcher->draining)
         return tally_fail(error, TALLY_STOPPING, "the service is stopping");
-    if (tally_batcher_breaker_open(batcher))
-        return tally_fail(error, TALLY_UNAVAILABLE, "PostgreSQL cannot be reached");
+    if (tally_breaker_refuses(tally_batcher_breaker(batcher)))
+        return tally_fail(error, TALLY_UNAVAILABLE, "PostgreSQL does not answer");
     int64_t deadline_us = tally_clock_monotonic_us() + batcher->options.timeout_ms * 1000;
     enum tally_status status =
         tally_command_queue_enter(&batcher->queue, command, deadline_us, done, context, error);
@@ -329,6 +365,8 @@ void tally_batcher_free(struct tally_batcher **batcher)
     struct tally_batcher *gone = *batcher;
     if (gone == NULL)
         return;
+    /* The guard first: it looks at the connections. */
+    tally_pg_guard_free(&gone->guard);
     for (size_t i = 0; i < gone->carrier_count; i++) {
         struct carrier *carrier = &gone->carriers[i];
         tally_pg_connection_free(&carrier->connection);
@@ -359,22 +397,7 @@ size_t tally_batcher_connections_up(const struct tally_batcher *batcher)
     return up;
 }
 
-static const struct tally_error no_error = {.status = TALLY_OK};
-
-const struct tally_error *tally_batcher_error(const struct tally_batcher *batcher)
+const struct tally_breaker *tally_batcher_breaker(const struct tally_batcher *batcher)
 {
-    const struct tally_error *error = &no_error;
-    for (size_t i = 0; i < batcher->carrier_count; i++) {
-        const struct tally_pg_connection *connection = batcher->carriers[i].connection;
-        if (tally_pg_connection_state(connection) >= TALLY_PG_READY)
-            return &no_error;
-        if (tally_pg_connection_failures(connection) > 0)
-            error = tally_pg_connection_error(connection);
-    }
-    return error;
-}
-
-bool tally_batcher_breaker_open(const struct tally_batcher *batcher)
-{
-    return tally_batcher_error(batcher)->status != TALLY_OK;
+    return tally_pg_guard_breaker(batcher->guard);
 }

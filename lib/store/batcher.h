@@ -3,11 +3,17 @@
  *
  * While one batch is in flight, arriving commands gather; the next batch goes out at the end of the
  * loop turn in which a connection is free. There is no timer: an idle service adds no delay, a busy
- * one makes larger batches. Everything belongs to the loop's thread.
+ * one makes larger batches.
+ *
+ * A breaker (pg/guard.h) stands before the queue. When it opens, what waits is answered
+ * UNAVAILABLE, since it was never sent, and new commands are refused at once; a batch that is on
+ * its way keeps its time, since only its answer can tell whether it was done. Everything belongs to
+ * the loop's thread.
  */
 #ifndef TALLY_STORE_BATCHER_H
 #define TALLY_STORE_BATCHER_H
 
+#include "core/breaker.h"
 #include "store/command_queue.h"
 
 struct event_base;
@@ -27,13 +33,16 @@ struct tally_batcher_options {
     const char *dsn; /* borrowed for the batcher's life */
     size_t connections;
     struct tally_command_queue_limits limits;
-    int64_t timeout_ms; /* longest wait to be sent, and then for the outcome */
+    int64_t timeout_ms;  /* longest wait to be sent, and then for the outcome */
+    int64_t patience_ms; /* the silence of PostgreSQL that opens the breaker */
     /* A batch has been committed; may be NULL. */
     void (*on_committed)(void *context);
     void (*on_batch)(const struct tally_batch_report *report, void *context); /* may be NULL */
     /* A command failed by an SQL error that is not the client's doing, or a session failed; for the
      * log. May be NULL. */
     void (*on_failure)(const struct tally_error *error, void *context);
+    /* The breaker opened or closed; may be NULL. */
+    void (*on_breaker)(const struct tally_breaker *breaker, void *context);
     void *context;
 };
 
@@ -63,9 +72,7 @@ void tally_batcher_free(struct tally_batcher **batcher);
 /* For metrics and readiness. */
 size_t tally_batcher_waiting(const struct tally_batcher *batcher);
 size_t tally_batcher_connections_up(const struct tally_batcher *batcher);
-/* No connection is up and the last attempt to connect failed: commands are refused at once. */
-bool tally_batcher_breaker_open(const struct tally_batcher *batcher);
-/* Why the breaker is open; status OK where it is not. */
-const struct tally_error *tally_batcher_error(const struct tally_batcher *batcher);
+/* While it refuses, commands are refused at once; its `cause` tells why. */
+const struct tally_breaker *tally_batcher_breaker(const struct tally_batcher *batcher);
 
 #endif

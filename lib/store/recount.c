@@ -63,6 +63,17 @@ static const char at_sql[] =
                                                 " from asked a join users u on u.id = a.id left "
                                                 "join later l on l.user_id = a.id";
 
+/* What is published: see store/relay_position.h. A position of another database says nothing. */
+static const char waiting_sql[] =
+    "select a.number - 1 from unnest($1::bigint[], $2::bigint[]) with ordinality"
+    " as a (id, version, number) where exists (select from events e"
+    "  left join (select p.* from relay_position p, pg_control_system() s"
+    "   where p.system_identifier = s.system_identifier) as r on true"
+    "  where e.user_id = a.id and e.version <= a.version"
+    "   and not coalesce(pg_visible_in_snapshot(e.xid, r.snapshot), false)"
+    "   and not coalesce(e.seq <= r.reached_seq and pg_visible_in_snapshot(e.xid, r.target), "
+    "false))";
+
 static const char timeline_sql[] = "select (current_batch_context()).timeline";
 
 static const char stream_begin_sql[] =
@@ -165,9 +176,10 @@ static const char *array_text(struct tally_buffer *buffer, const int64_t *number
     return tally_buffer_text(buffer);
 }
 
-enum tally_status tally_recount_at(PGconn *connection, const int64_t *ids, const int64_t *versions,
-                                   size_t count, struct tally_recount_rows *rows,
-                                   struct tally_error *error)
+/* Runs a statement whose parameters are these two arrays. */
+static enum tally_status read_pairs(PGconn *connection, const char *sql, const int64_t *ids,
+                                    const int64_t *versions, size_t count,
+                                    struct tally_recount_rows *rows, struct tally_error *error)
 {
     struct tally_buffer id_array, version_array;
     const char *id_text = array_text(&id_array, ids, count);
@@ -176,10 +188,34 @@ enum tally_status tally_recount_at(PGconn *connection, const int64_t *ids, const
     if (id_array.failed || version_array.failed)
         status = tally_fail(error, TALLY_NO_MEMORY, "a list of %zu users", count);
     else
-        status = read_rows(connection, at_sql, id_text, version_text, rows, error);
+        status = read_rows(connection, sql, id_text, version_text, rows, error);
     tally_buffer_release(&id_array);
     tally_buffer_release(&version_array);
     return status;
+}
+
+enum tally_status tally_recount_at(PGconn *connection, const int64_t *ids, const int64_t *versions,
+                                   size_t count, struct tally_recount_rows *rows,
+                                   struct tally_error *error)
+{
+    return read_pairs(connection, at_sql, ids, versions, count, rows, error);
+}
+
+enum tally_status tally_recount_published(PGconn *connection, const int64_t *ids,
+                                          const int64_t *versions, size_t count, bool *published,
+                                          struct tally_error *error)
+{
+    struct tally_recount_rows rows = {0};
+    enum tally_status status =
+        read_pairs(connection, waiting_sql, ids, versions, count, &rows, error);
+    if (status != TALLY_OK)
+        return status;
+    for (size_t i = 0; i < count; i++)
+        published[i] = true;
+    for (int i = 0; i < rows.count; i++)
+        published[number(rows.rows, i, 0)] = false;
+    tally_recount_clear(&rows);
+    return TALLY_OK;
 }
 
 enum tally_status tally_recount_absent(PGconn *connection, int64_t *ids, size_t count,

@@ -62,6 +62,12 @@ enum tally_status tally_recount_sample(PGconn *connection, int64_t wanted, int64
                                        size_t most, size_t *count,
                                        struct tally_error *error) TALLY_MUST_CHECK;
 
+/* Of which of these users no event up to versions[i] waits for the relay: they are in Kafka, or are
+ * not kept any more. `count` at most TALLY_RECOUNT_MOST. */
+enum tally_status tally_recount_published(PGconn *connection, const int64_t *ids,
+                                          const int64_t *versions, size_t count, bool *published,
+                                          struct tally_error *error) TALLY_MUST_CHECK;
+
 /* The timeline that the server writes on. */
 enum tally_status tally_recount_timeline(PGconn *connection, int32_t *timeline,
                                          struct tally_error *error) TALLY_MUST_CHECK;

@@ -195,3 +195,10 @@ enum tally_status tally_apply_outcome(const redisReply *reply, struct tally_erro
     return tally_fail(error, TALLY_FENCED, "the position is epoch %s, offset %s",
                       reply->element[1]->str, reply->element[2]->str);
 }
+
+int64_t tally_apply_lost_users(const redisReply *reply)
+{
+    return reply->elements > 1 && reply->element[1]->type == REDIS_REPLY_INTEGER
+               ? reply->element[1]->integer
+               : 0;
+}

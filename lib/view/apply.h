@@ -76,5 +76,7 @@ enum tally_status tally_apply_encode(struct tally_apply_encoder *encoder,
  * TALLY_PROTOCOL for anything else. */
 enum tally_status tally_apply_outcome(const redisReply *reply,
                                       struct tally_error *error) TALLY_MUST_CHECK;
+/* Of a call that was OK: users with counts alone whose keys were gone. They are flagged. */
+int64_t tally_apply_lost_users(const redisReply *reply);
 
 #endif

@@ -209,15 +209,17 @@ enum tally_status tally_generation_prepare(struct tally_redis *redis, int64_t nu
                                            const char *cluster, int32_t partitions,
                                            const int64_t *offsets, struct tally_error *error)
 {
-    char key[TALLY_VIEW_KEY_BYTES];
+    char key[TALLY_VIEW_KEY_BYTES], totals[TALLY_VIEW_KEY_BYTES];
     for (int32_t i = 0; i < partitions; i++) {
         redisReply *reply = NULL;
         int64_t created = 0;
         tally_view_position_key(key, number, i);
-        enum tally_status status = CALL_NUMBER(
-            redis, &created, error, "EVAL %s 1 %s %lld %lld %s %d " TALLY_VIEW_POSITION_FILLED " 0",
-            tally_script_create_position, key, (long long)offsets[i], (long long)TALLY_UNTIL_NEVER,
-            cluster, partitions);
+        tally_view_totals_key(totals, number, i);
+        enum tally_status status =
+            CALL_NUMBER(redis, &created, error,
+                        "EVAL %s 2 %s %s %lld %lld %s %d " TALLY_VIEW_POSITION_FILLED " 0",
+                        tally_script_create_position, key, totals, (long long)offsets[i],
+                        (long long)TALLY_UNTIL_NEVER, cluster, partitions);
         if (status != TALLY_OK)
             return status;
         if (created != 1)

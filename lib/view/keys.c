@@ -60,6 +60,12 @@ size_t tally_view_active_key(char key[TALLY_VIEW_KEY_BYTES], int64_t generation,
     return finish(key, put(end, day, TALLY_DAY_BYTES - 1));
 }
 
+size_t tally_view_audit_key(char key[TALLY_VIEW_KEY_BYTES], int64_t generation)
+{
+    char *end = put(key, prefix, sizeof prefix - 1);
+    return finish(key, put(put_number(end, generation), ":audit", 6));
+}
+
 size_t tally_view_rebuild_key(char key[TALLY_VIEW_KEY_BYTES], int64_t generation)
 {
     char *end = put(key, prefix, sizeof prefix - 1);

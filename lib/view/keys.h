@@ -7,6 +7,7 @@
  *     tally:<g>:{<p>}:totals          HASH      users, posts, comments of the partition
  *     tally:<g>:{<p>}:active:<day>    HyperLogLog of the users with events on that UTC day
  *     tally:projector:pause           HASH      at_ms, reason; projectors wait while it is there
+ *     tally:<g>:audit         HASH    how far the audit has come with this generation
  *     tally:<g>:rebuild       HASH    how a generation that is not live yet is being built
  *     {tally:generation}:lease        who may switch, build or drop generations, for a few seconds
  *     {tally:generation}:seal         generation whose projectors wait: it is about to be replaced
@@ -76,6 +77,7 @@ size_t tally_view_position_key(char key[TALLY_VIEW_KEY_BYTES], int64_t generatio
 size_t tally_view_totals_key(char key[TALLY_VIEW_KEY_BYTES], int64_t generation, int32_t partition);
 size_t tally_view_active_key(char key[TALLY_VIEW_KEY_BYTES], int64_t generation, int32_t partition,
                              const char day[TALLY_DAY_BYTES]);
+size_t tally_view_audit_key(char key[TALLY_VIEW_KEY_BYTES], int64_t generation);
 size_t tally_view_rebuild_key(char key[TALLY_VIEW_KEY_BYTES], int64_t generation);
 
 /* What a user's key names. */

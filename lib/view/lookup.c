@@ -62,6 +62,7 @@ enum tally_status tally_lookup_new(struct event_base *base,
     const struct tally_redis_async_options redis = {
         .url = options->redis_url,
         .timeout_ms = options->timeout_ms,
+        .patience_ms = options->patience_ms,
         .on_change = on_redis_change,
         .context = made,
     };
@@ -103,7 +104,9 @@ void tally_lookup_health(const struct tally_lookup *lookup, struct tally_lookup_
     health->partitions = lookup->live.partitions;
     health->in_flight = lookup->in_flight;
     health->waiters = lookup->waiters;
+    health->breaker = tally_redis_async_breaker(lookup->redis);
     health->flushes = tally_redis_async_counts(lookup->redis).flushes;
+    health->losses = tally_redis_async_counts(lookup->redis).losses;
     struct tally_error error = {0};
     health->complete = tally_lookup_positions_check(lookup, &error) == TALLY_OK;
     for (int32_t i = 0; health->complete && i < lookup->live.partitions; i++) {

@@ -16,7 +16,7 @@
 #ifndef TALLY_VIEW_LOOKUP_H
 #define TALLY_VIEW_LOOKUP_H
 
-#include "core/status.h"
+#include "core/breaker.h"
 
 #include <stdint.h>
 
@@ -26,6 +26,7 @@ struct tally_lookup;
 struct tally_lookup_options {
     const char *redis_url;
     int64_t timeout_ms;    /* longest wait of a read, > 0 */
+    int64_t patience_ms;   /* of Redis' silence, after which reads are refused; > 0 */
     size_t in_flight_most; /* reads in flight, waiting ones included; more are OVERLOADED */
     size_t waiters_most;   /* of them waiting for a version */
 };
@@ -112,17 +113,19 @@ enum tally_status tally_lookup_count(struct tally_lookup *lookup, tally_lookup_c
 /* How it stands. */
 struct tally_lookup_health {
     bool connected;
-    bool complete;        /* connected, and every partition can be read */
-    char reason[256];     /* why not; "" where complete */
-    int64_t generation;   /* 0: not known */
-    int32_t partitions;   /* 0: not known */
-    size_t in_flight;     /* reads that were not answered yet */
-    size_t waiters;       /* of them waiting for a version */
-    int64_t reads;        /* users asked for since the start */
-    int64_t reads_sent;   /* of them sent to Redis; the rest shared another's */
-    int64_t misses;       /* users that were absent, and confirmed so */
-    int64_t flushes;      /* writes to Redis */
-    int64_t redis_errors; /* error replies, lost connections and passed deadlines */
+    enum tally_breaker_state breaker; /* round Redis; closed where connected */
+    bool complete;                    /* connected, and every partition can be read */
+    char reason[256];                 /* why not; "" where complete */
+    int64_t generation;               /* 0: not known */
+    int32_t partitions;               /* 0: not known */
+    size_t in_flight;                 /* reads that were not answered yet */
+    size_t waiters;                   /* of them waiting for a version */
+    int64_t reads;                    /* users asked for since the start */
+    int64_t reads_sent;               /* of them sent to Redis; the rest shared another's */
+    int64_t misses;                   /* users that were absent, and confirmed so */
+    int64_t flushes;                  /* writes to Redis */
+    int64_t losses;                   /* connections lost or given up: times the breaker opened */
+    int64_t redis_errors;             /* error replies, lost connections and passed deadlines */
 };
 void tally_lookup_health(const struct tally_lookup *lookup, struct tally_lookup_health *health);
 

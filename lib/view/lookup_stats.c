@@ -31,6 +31,7 @@ struct count_job {
     struct tally_lookup_stats stats;
     size_t outstanding;
     enum tally_status status;
+    bool again; /* it has been repeated with a new generation once */
     struct count_asker *askers;
 };
 
@@ -40,13 +41,36 @@ struct span_count {
     size_t offset;
 };
 
+static enum tally_status send_all(struct count_job *job, struct tally_error *error);
+
+static bool all_complete(const struct tally_lookup *lookup)
+{
+    bool complete = lookup->live.partitions > 0;
+    for (int32_t i = 0; i < lookup->live.partitions; i++)
+        complete = complete && lookup->live.list[i].complete;
+    return complete;
+}
+
+/* Another generation became live meanwhile, and is whole: counts that one. True where that is under
+ * way. */
+static bool follow_generation(struct count_job *job)
+{
+    const struct tally_lookup *lookup = job->lookup;
+    if (job->status != TALLY_READ_MODEL_INCOMPLETE || job->again ||
+        lookup->live.number == job->stats.generation || !all_complete(lookup))
+        return false;
+    job->again = true;
+    job->stats = (struct tally_lookup_stats){0};
+    return send_all(job, NULL) == TALLY_OK;
+}
+
 /* One of the job's commands, or the reading of the positions behind them, is done. */
 static void job_answered(struct count_job *job, enum tally_status status)
 {
     struct tally_lookup *lookup = job->lookup;
     if (status != TALLY_OK && job->status == TALLY_OK)
         job->status = status;
-    if (--job->outstanding > 0)
+    if (--job->outstanding > 0 || follow_generation(job))
         return;
     lookup->counting = NULL;
     if (job->status == TALLY_OK) {
@@ -63,14 +87,6 @@ static void job_answered(struct count_job *job, enum tally_status status)
     free(job);
 }
 
-static bool all_complete(const struct tally_lookup *lookup)
-{
-    bool complete = lookup->live.partitions > 0;
-    for (int32_t i = 0; i < lookup->live.partitions; i++)
-        complete = complete && lookup->live.list[i].complete;
-    return complete;
-}
-
 /* The positions were read after the totals: they tell whether the totals were whole. */
 static void on_positions(struct tally_lookup *lookup, bool same, void *argument)
 {
@@ -85,8 +101,10 @@ static void on_totals(enum tally_status status, const struct redisReply *reply, 
     int64_t *const sums[] = {&job->stats.users, &job->stats.posts, &job->stats.comments};
     for (size_t i = 0; status == TALLY_OK && i < 3; i++) {
         int64_t value = 0;
-        if (reply->element[i]->type != REDIS_REPLY_NIL &&
-            !tally_lookup_reply_integer(reply->element[i], &value))
+        /* They are written with the position, so that none are lost ones. */
+        if (reply->element[i]->type == REDIS_REPLY_NIL)
+            status = TALLY_READ_MODEL_INCOMPLETE;
+        else if (!tally_lookup_reply_integer(reply->element[i], &value))
             status = TALLY_PROTOCOL;
         *sums[i] += value;
     }

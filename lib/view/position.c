@@ -91,11 +91,18 @@ static bool parse_position(const redisReply *reply, struct tally_position *posit
     return true;
 }
 
-static bool parse_totals(const redisReply *reply, struct tally_totals *totals)
+static bool parse_totals(const redisReply *reply, struct tally_position *position)
 {
-    return is_array(reply, TOTALS_FIELDS) && read_optional(reply->element[0], &totals->users) &&
-           read_optional(reply->element[1], &totals->posts) &&
-           read_optional(reply->element[2], &totals->comments);
+    struct tally_totals *totals = &position->totals;
+    if (!is_array(reply, TOTALS_FIELDS) || !read_optional(reply->element[0], &totals->users) ||
+        !read_optional(reply->element[1], &totals->posts) ||
+        !read_optional(reply->element[2], &totals->comments))
+        return false;
+    for (size_t i = 0; i < TOTALS_FIELDS; i++) {
+        if (position->present && reply->element[i]->type == REDIS_REPLY_NIL)
+            position->totals_lost = true;
+    }
+    return true;
 }
 
 static enum tally_status append_position_read(struct tally_redis *redis, int64_t generation,
@@ -136,7 +143,7 @@ enum tally_status tally_position_read(struct tally_redis *redis, int64_t generat
         /* Every reply is read even where one is wrong, or the connection could not be used on. */
         if (status == TALLY_OK && !parse_position(position, &positions[i]))
             found = fail_reply(position, "position", error);
-        else if (status == TALLY_OK && !parse_totals(totals, &positions[i].totals))
+        else if (status == TALLY_OK && !parse_totals(totals, &positions[i]))
             found = fail_reply(totals, "totals", error);
         if (position != NULL)
             freeReplyObject(position);
@@ -174,7 +181,7 @@ enum tally_status tally_position_claim(struct tally_redis *redis, int64_t genera
             found = fail_reply(reply, "claim", error);
         else if (!parse_position(reply->element[0], &positions[i]))
             found = fail_reply(reply->element[0], "position", error);
-        else if (!parse_totals(reply->element[1], &positions[i].totals))
+        else if (!parse_totals(reply->element[1], &positions[i]))
             found = fail_reply(reply->element[1], "totals", error);
         freeReplyObject(reply);
     }
@@ -186,11 +193,12 @@ static enum tally_status append_creations(struct tally_redis *redis,
                                           struct tally_error *error)
 {
     enum tally_status status = TALLY_OK;
-    char key[TALLY_VIEW_KEY_BYTES];
+    char key[TALLY_VIEW_KEY_BYTES], totals[TALLY_VIEW_KEY_BYTES];
     for (int32_t i = 0; i < generation->partitions && status == TALLY_OK; i++) {
         tally_view_position_key(key, generation->number, i);
+        tally_view_totals_key(totals, generation->number, i);
         status = tally_redis_append(
-            redis, error, "EVAL %s 1 %s 0 %lld %s %d", tally_script_create_position, key,
+            redis, error, "EVAL %s 2 %s %s 0 %lld %s %d", tally_script_create_position, key, totals,
             (long long)generation->until[i], generation->cluster, generation->partitions);
     }
     return status;
@@ -220,10 +228,11 @@ static enum tally_status remove_positions(struct tally_redis *redis,
                                           struct tally_error *error)
 {
     enum tally_status status = TALLY_OK;
-    char key[TALLY_VIEW_KEY_BYTES];
+    char key[TALLY_VIEW_KEY_BYTES], totals[TALLY_VIEW_KEY_BYTES];
     for (int32_t i = 0; i < generation->partitions && status == TALLY_OK; i++) {
         tally_view_position_key(key, generation->number, i);
-        status = tally_redis_append(redis, error, "DEL %s", key);
+        tally_view_totals_key(totals, generation->number, i);
+        status = tally_redis_append(redis, error, "DEL %s %s", key, totals);
     }
     return status == TALLY_OK ? receive_all(redis, generation->partitions, error) : status;
 }

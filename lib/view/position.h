@@ -20,6 +20,7 @@ struct tally_position {
     char cluster[TALLY_POSITION_CLUSTER_BYTES];
     int32_t partitions;
     struct tally_totals totals;
+    bool totals_lost; /* they are written with the position, and are not there */
 };
 
 /* The live generation; 0 where there is none. */

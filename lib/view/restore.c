@@ -3,7 +3,7 @@
 #include "redis/command.h"
 #include "view/record.h"
 
-enum { RECORDS_BYTES = 64 << 20, FILL_ARGUMENTS = 6, REPAIR_ARGUMENTS = 9 };
+enum { RECORDS_BYTES = 64 << 20, FILL_ARGUMENTS = 6, REPAIR_ARGUMENTS = 10 };
 
 void tally_restore_encoder_init(struct tally_restore_encoder *encoder)
 {
@@ -99,6 +99,7 @@ static void put_repair(struct tally_restore_encoder *encoder,
     tally_redis_part_text(&encoder->records, repair->known ? "1" : "");
     tally_record_put_number(&encoder->records, repair->posts_after);
     tally_record_put_number(&encoder->records, repair->comments_after);
+    tally_redis_part_text(&encoder->records, repair->follow_source ? "1" : "");
     *arguments += REPAIR_ARGUMENTS + tally_record_put(&encoder->records, &repair->user);
 }
 

@@ -44,7 +44,8 @@ struct tally_repair_user {
     bool known;           /* what was counted since then: */
     int64_t posts_after;
     int64_t comments_after;
-    bool replaced; /* set by tally_repair_outcome(); false: Redis has another version */
+    bool follow_source; /* replace it also where it is newer, unless from a later timeline */
+    bool replaced;      /* set by tally_repair_outcome(); false: Redis has another version */
 };
 
 #define TALLY_REPAIR_USERS_MOST 100

@@ -4,18 +4,22 @@
 -- Redis went back in time or lost the partition. All values are absolute, so that a call which is
 -- repeated does no harm. The position is written last.
 --
+-- A user with counts alone has been read or written before. Where the key is not there it was evicted
+-- or removed: counts are written and the user is flagged, since the rest of the record is gone.
+--
 -- KEYS  position, totals, then the active-day keys, the keys of users with counts alone, and the
 --       keys of users with whole records, in the order of their arguments
 -- ARGV   1 expected epoch        2 expected offset       3 new offset
 --        4 event_at_ms or ""     5 fresh_at_ms or ""
---        6 users  7 posts  8 comments: the totals; "" in 6 leaves them as they are
+--        6 users  7 posts  8 comments: the totals; "" in 6 leaves them as they are, and
+--          so does a call that moves nothing where they are there
 --        9 seconds that a day key is kept
 --       10 number of days; for each: n, then n user ids
 --        . number of users with counts alone; for each: v, posts, comments
 --        . number of users with whole records; for each: n, then n names and values to set,
 --          m, then m names to remove
 --        . Kafka's time in ms of the record before the new offset, or ""
--- Returns {1}, or {0, stored epoch, stored offset}, both "" where there is no position.
+-- Returns {1, users lost}, or {0, stored epoch, stored offset}, both "" where there is no position.
 
 local call = redis.call
 local position = call('HMGET', KEYS[1], 'epoch', 'offset')
@@ -32,8 +36,12 @@ for _ = 1, tonumber(ARGV[10]) do
 end
 
 local last = arg + 3 * tonumber(ARGV[arg])
+local lost = 0
 for value = arg + 1, last, 3 do
-    call('HSET', KEYS[key], 'v', ARGV[value], 'posts', ARGV[value + 1], 'comments', ARGV[value + 2])
+    if call('HSET', KEYS[key], 'v', ARGV[value], 'posts', ARGV[value + 1], 'comments', ARGV[value + 2]) > 0 then
+        call('HSET', KEYS[key], 'flagged', '1')
+        lost = lost + 1
+    end
     key = key + 1
 end
 arg = last + 1
@@ -51,7 +59,7 @@ for _ = 1, records do
     key, arg = key + 1, last + 1
 end
 
-if ARGV[6] ~= '' then
+if ARGV[6] ~= '' and (ARGV[3] ~= ARGV[2] or call('EXISTS', KEYS[2]) == 0) then
     call('HSET', KEYS[2], 'users', ARGV[6], 'posts', ARGV[7], 'comments', ARGV[8])
 end
 call('HSET', KEYS[1], 'offset', ARGV[3])
@@ -64,4 +72,4 @@ end
 if ARGV[5] ~= '' then
     call('HSET', KEYS[1], 'fresh_at_ms', ARGV[5])
 end
-return {1}
+return {1, lost}

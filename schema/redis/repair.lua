@@ -2,7 +2,9 @@
 -- the position's epoch, so that the projector reads them again instead of overwriting them from its
 -- memory. A user who is not at the version that was seen before the recount is left for another
 -- attempt; one who is newer in Redis is left alone, unless on an older PostgreSQL timeline: then the
--- database went back, and that version is of a history that is gone.
+-- database went back, and that version is of a history that is gone. A caller who has made sure that
+-- PostgreSQL is the one to follow gets the newer one replaced on the same timeline too, but not on a
+-- later one, nor a user without a row there: that PostgreSQL is not the one written to any more.
 --
 -- Totals: what a flagged user shows went into the totals event by event, so that they move by what
 -- the repair changes. Of any other user the totals are right and the hash is not; they move by the
@@ -11,7 +13,7 @@
 -- KEYS  position, totals, then the users' keys
 -- ARGV  for each user: version (0: there is no such user, the key goes), timeline, posts, comments,
 --       deleted (1 or ""), seen version, known (1 or ""), posts and comments since the seen version,
---       n, then n names and values to set
+--       follow PostgreSQL (1 or ""), n, then n names and values to set
 -- Returns {epoch or "", then for each user 1 where it was replaced, else 0}.
 
 local call = redis.call
@@ -25,14 +27,25 @@ local users, posts, comments = 0, 0, 0
 for key = 3, #KEYS do
     local old = call('HMGET', KEYS[key], 'v', 'posts', 'comments', 'deleted', 'tl', 'flagged')
     local version, stored = tonumber(ARGV[arg]), tonumber(old[1]) or 0
-    local last = arg + 9 + tonumber(ARGV[arg + 9])
-    local newer = version > 0 and stored > version and
-        (tonumber(old[5]) or 0) >= tonumber(ARGV[arg + 1])
+    local last = arg + 10 + tonumber(ARGV[arg + 10])
+    local timeline, now = tonumber(old[5]) or 0, tonumber(ARGV[arg + 1])
+    local newer = false
+    if stored > version and ARGV[arg + 9] ~= '' then
+        newer = timeline > now
+    elseif stored > version and version > 0 then
+        newer = timeline >= now
+    end
     if newer or stored ~= tonumber(ARGV[arg + 5]) then
         outcome[key - 1] = 0
     else
         if version == 0 then
-            -- Never counted: no event made it.
+            -- Without a row: no event made it and it was never counted, unless the row went with the
+            -- later part of a history that is gone.
+            if stored > 0 and not old[4] and old[5] and timeline < now then
+                users = users - 1
+                posts = posts - (tonumber(old[2]) or 0)
+                comments = comments - (tonumber(old[3]) or 0)
+            end
         elseif ARGV[arg + 6] ~= '' and not old[6] then
             posts = posts + tonumber(ARGV[arg + 7])
             comments = comments + tonumber(ARGV[arg + 8])
@@ -50,7 +63,7 @@ for key = 3, #KEYS do
         end
         call('DEL', KEYS[key])
         if version > 0 then
-            call('HSET', KEYS[key], unpack(ARGV, arg + 10, last))
+            call('HSET', KEYS[key], unpack(ARGV, arg + 11, last))
         end
         outcome[key - 1] = 1
         changed = true

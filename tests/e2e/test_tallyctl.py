@@ -158,6 +158,27 @@ def test_load_leaves_in_the_database_what_it_says_was_acknowledged(stack):
     assert seen["stale"] == seen["failed"] == 0 and seen["latency"]["count"] > 0, report
 
 
+def test_loads_ledger_names_every_row_that_it_made_and_a_silent_address_sends_it_to_the_other(stack, tmp_path):
+    ledger = tmp_path / "ledger.tsv"
+    # Port 9, discard: nobody listens there.
+    done = stack.ctl("load", "--users", "20", "--commands", "500", "--connections", "4", "--ledger", str(ledger),
+                     "--also", stack.command.api, "--json", check=FINE, TALLY_COMMAND_LISTEN="127.0.0.1:9")
+    report = json.loads(done.stdout)
+    rows = [line.split("\t") for line in ledger.read_text().splitlines()]
+    made = {kind: [row[1] for row in rows if row[0] == kind] for kind, *_ in rows}
+    told = report["acknowledged"]
+    assert [len(made.get(kind, [])) for kind in ("user", "post", "comment", "delete-post", "delete-comment")] == \
+           [told[name] for name in ("users", "posts", "comments", "postsDeleted", "commentsDeleted")]
+    alive = set(made["post"]) - set(made.get("delete-post", []))
+    authors = ",".join(made["user"])
+    assert alive == {row[0] for row in stack.sql(f"SELECT id FROM posts WHERE author_id IN ({authors})"
+                                                 " AND deleted_at IS NULL")}
+    assert {row[4] for row in rows if row[0] == "comment"} <= set(made["post"])
+    assert {row[4] for row in rows if row[0] != "comment"} == {"0"}
+    assert report["retries"] == report["retryCauses"]["unavailable"] > 0
+    stack.ctl("load", "--ledger", "/nowhere/ledger", "--users", "1", check=FAILED)
+
+
 def test_load_that_deletes_everything_it_can_ends_with_no_difference(stack):
     before = stack.until_equal()
     made = json.loads(stack.ctl("load", "--users", "50", "--commands", "1500", "--connections", "16", "--mix",
@@ -187,6 +208,6 @@ def test_what_is_not_understood_is_a_usage_error(stack):
 
 def test_every_subcommand_explains_itself(stack):
     for arguments in ([], ["migrate"], ["topics"], ["status"], ["verify"], ["load"], ["rebuild"], ["generations"],
-                      ["repair"], ["explain"], ["dlq"], ["refill"], ["pause"], ["resume"]):
+                      ["repair"], ["explain"], ["dlq"], ["refill"], ["pause"], ["resume"], ["torture"]):
         done = stack.ctl(*arguments, "--help", check=FINE)
         assert "exit codes" in done.stdout.lower(), arguments

@@ -158,6 +158,7 @@ void fixture_serve(struct fixture *fixture, int64_t redis_timeout_ms)
     settings->query_waiters_most = 16;
     settings->http_connections_most = 256;
     settings->redis_timeout_ms = redis_timeout_ms > 0 ? redis_timeout_ms : 2000;
+    settings->breaker_ms = 750;
     settings->drain_ms = 5000;
     fixture->metrics = tally_metrics_new();
     const struct tally_query_options options = {settings, fixture->base, fixture->metrics,

@@ -38,7 +38,7 @@ static bool all_up(void *context)
     return tally_batcher_connections_up(writer->batcher) == writer->pending;
 }
 
-void writer_open(struct writer *writer, const char *dsn, size_t connections, int64_t timeout_ms)
+void writer_start(struct writer *writer, const char *dsn, size_t connections, int64_t timeout_ms)
 {
     struct tally_error error = {0};
     const struct timeval tick = {0, 20000};
@@ -52,6 +52,7 @@ void writer_open(struct writer *writer, const char *dsn, size_t connections, int
         .connections = connections,
         .limits = {8192, 64 << 20, 256, 8 << 20},
         .timeout_ms = timeout_ms,
+        .patience_ms = 750,
         .on_committed = on_committed,
         .on_batch = on_batch,
         .on_failure = on_failure,
@@ -59,6 +60,11 @@ void writer_open(struct writer *writer, const char *dsn, size_t connections, int
     };
     cr_assert_eq(tally_batcher_new(writer->base, &options, &writer->batcher, &error), TALLY_OK,
                  "%s", error.text);
+}
+
+void writer_open(struct writer *writer, const char *dsn, size_t connections, int64_t timeout_ms)
+{
+    writer_start(writer, dsn, connections, timeout_ms);
     writer->pending = connections;
     writer_until(writer, all_up, writer);
     writer->pending = 0;

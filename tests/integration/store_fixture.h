@@ -27,7 +27,8 @@ struct job {
     struct writer *writer;
 };
 
-/* Opens a batcher of `connections` and waits until all are up. */
+/* Opens a batcher of `connections`; writer_open() waits until all are up. */
+void writer_start(struct writer *writer, const char *dsn, size_t connections, int64_t timeout_ms);
 void writer_open(struct writer *writer, const char *dsn, size_t connections, int64_t timeout_ms);
 void writer_close(struct writer *writer);
 /* Submits; a refusal at once becomes the outcome. */

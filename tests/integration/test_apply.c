@@ -129,10 +129,11 @@ Test(apply, writes_users_totals_actives_and_position_in_one_call)
     apply.day_count = 2;
     strcpy(apply.days[0], "2026-11-22");
     strcpy(apply.days[1], "2026-11-23");
+    (void)ask(&fixture, "HSET tally:7:{2}:user:12 v 8 posts 3 comments 5 tl 3");
     apply_well(&fixture, &apply);
     cr_expect_str_eq(ask(&fixture, "HMGET tally:7:{2}:user:11" USER_FIELDS),
                      "1 0 0 Ada a@b.c http://x 3 - -");
-    cr_expect_str_eq(ask(&fixture, "HMGET tally:7:{2}:user:12" USER_FIELDS), "9 4 5 - - - - - -");
+    cr_expect_str_eq(ask(&fixture, "HMGET tally:7:{2}:user:12" USER_FIELDS), "9 4 5 - - - 3 - -");
     cr_expect_str_eq(ask(&fixture, "HMGET tally:7:{2}:user:13" USER_FIELDS), "9 4 5 - - - 3 - -");
     cr_expect_str_eq(ask(&fixture, "HMGET " POSITION " epoch offset until cluster partitions "
                                    "event_at_ms fresh_at_ms"),
@@ -209,6 +210,43 @@ Test(apply, of_a_flag_alone_invents_no_user)
     teardown(&fixture);
 }
 
+Test(apply, flags_a_known_user_whose_key_is_gone)
+{
+    struct fixture fixture = setup();
+    struct tally_error error = {0};
+    redisReply *reply = NULL;
+    const struct tally_user_state state = {.version = 9, .posts = 4, .comments = 5, .timeline = 3};
+    const struct tally_apply_user users[] = {
+        {11, &state, TALLY_APPLY_COUNTS, NULL, -1},
+        {12, &state, TALLY_APPLY_COUNTS, NULL, -1},
+    };
+    struct tally_apply apply = step(0, 1);
+    apply.users = users;
+    apply.user_count = 2;
+    (void)ask(&fixture, "HSET tally:7:{2}:user:11 v 8 posts 3 comments 5 tl 3");
+    send(&fixture, &apply);
+    cr_assert_eq(tally_redis_receive(fixture.redis, &reply, &error), TALLY_OK);
+    cr_expect_eq(tally_apply_lost_users(reply), 1);
+    freeReplyObject(reply);
+    cr_expect_str_eq(ask(&fixture, "HMGET tally:7:{2}:user:11" USER_FIELDS), "9 4 5 - - - 3 - -");
+    cr_expect_str_eq(ask(&fixture, "HMGET tally:7:{2}:user:12" USER_FIELDS), "9 4 5 - - - - - 1");
+    teardown(&fixture);
+}
+
+Test(apply, a_call_that_moves_nothing_restores_totals_that_are_gone_and_no_others)
+{
+    struct fixture fixture = setup();
+    struct tally_apply apply = step(0, 0);
+    apply.totals = (struct tally_totals){3, 8, 10};
+    apply.totals_changed = true;
+    apply_well(&fixture, &apply);
+    cr_expect_str_eq(ask(&fixture, "HMGET tally:7:{2}:totals users posts comments"), "0 0 0");
+    (void)ask(&fixture, "DEL tally:7:{2}:totals");
+    apply_well(&fixture, &apply);
+    cr_expect_str_eq(ask(&fixture, "HMGET tally:7:{2}:totals users posts comments"), "3 8 10");
+    teardown(&fixture);
+}
+
 static void expect_refusal(struct fixture *fixture, const struct tally_apply *apply,
                            const char *stored)
 {
@@ -216,7 +254,8 @@ static void expect_refusal(struct fixture *fixture, const struct tally_apply *ap
     send(fixture, apply);
     cr_expect_eq(outcome(fixture, &error), TALLY_FENCED);
     cr_expect_not_null(strstr(error.text, stored), "%s", error.text);
-    cr_expect_str_eq(ask(fixture, "EXISTS tally:7:{2}:user:11 tally:7:{2}:totals"), "0");
+    cr_expect_str_eq(ask(fixture, "EXISTS tally:7:{2}:user:11"), "0");
+    cr_expect_str_eq(ask(fixture, "HMGET tally:7:{2}:totals users posts comments"), "0 0 0");
 }
 
 Test(apply, is_refused_at_another_position_and_then_writes_nothing)
@@ -291,9 +330,9 @@ Test(apply, takes_as_many_users_as_a_call_may_have)
     apply.day_count = 1;
     strcpy(apply.days[0], "2026-11-22");
     apply_well(&fixture, &apply);
-    /* The users, three positions, the day, the generation. */
+    /* The users, three positions with their totals, the day, the generation. */
     char expected[16];
-    (void)snprintf(expected, sizeof expected, "%d", TALLY_APPLY_USERS_MOST + 5);
+    (void)snprintf(expected, sizeof expected, "%d", TALLY_APPLY_USERS_MOST + 8);
     cr_expect_str_eq(ask(&fixture, "DBSIZE"), expected);
     teardown(&fixture);
 }

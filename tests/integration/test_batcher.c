@@ -1,11 +1,14 @@
 #include "store_fixture.h"
 
+#include <arpa/inet.h>
 #include <criterion/criterion.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 static struct test_database database;
 static struct writer writer;
@@ -121,7 +124,7 @@ Test(batcher, a_session_lost_in_flight_makes_the_outcome_unknown_and_the_key_can
 
 static bool breaker_open(void *context)
 {
-    return tally_batcher_breaker_open(((struct writer *)context)->batcher);
+    return tally_breaker_refuses(tally_batcher_breaker(((struct writer *)context)->batcher));
 }
 
 static bool connected(void *context)
@@ -152,6 +155,64 @@ Test(batcher, the_breaker_opens_when_no_connection_comes_up_and_closes_when_one_
     cr_assert_eq(writer_run(&writer, create_post(ada)).status, TALLY_OK);
     PQfinish(administrator);
     database.connection = PQconnectdb(database.dsn);
+}
+
+static bool batch_waits_long(void *context)
+{
+    (void)context;
+    return number("select count(*) from pg_stat_activity where application_name = 'tally-command'"
+                  " and datname = current_database() and wait_event_type = 'Lock'"
+                  " and now() - query_start > interval '1.5 s'") > 0;
+}
+
+Test(batcher, a_batch_that_waits_for_a_lock_does_not_open_the_breaker)
+{
+    struct test_database locker = database;
+    struct job job = {0};
+    char sql[128];
+    int64_t ada = make_user(&writer, "ada@example.org");
+    int64_t eve = make_user(&writer, "eve@example.org");
+    locker.connection = PQconnectdb(database.dsn);
+    test_database_run(locker.connection, "begin");
+    (void)snprintf(sql, sizeof sql, "select from users where id = %lld for update", (long long)ada);
+    test_database_run(locker.connection, sql);
+    job.command = create_post(ada);
+    writer_submit(&writer, &job);
+    writer_until(&writer, batch_waits_long, NULL);
+    cr_assert_eq(tally_batcher_breaker(writer.batcher)->opened, 0);
+    struct job other = {.command = create_post(eve)};
+    writer_submit(&writer, &other);
+    test_database_run(locker.connection, "rollback");
+    PQfinish(locker.connection);
+    writer_wait(&writer);
+    cr_assert_eq(job.outcome.status, TALLY_OK);
+    cr_assert_eq(other.outcome.status, TALLY_OK);
+}
+
+Test(batcher, a_server_that_says_nothing_opens_the_breaker_and_what_waits_is_refused)
+{
+    /* The kernel accepts for it. */
+    int silent = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t length = sizeof address;
+    cr_assert_eq(bind(silent, (struct sockaddr *)&address, sizeof address), 0);
+    cr_assert_eq(listen(silent, 16), 0);
+    cr_assert_eq(getsockname(silent, (struct sockaddr *)&address, &length), 0);
+    char dsn[128];
+    (void)snprintf(dsn, sizeof dsn, "hostaddr=127.0.0.1 port=%d user=nobody dbname=none",
+                   ntohs(address.sin_port));
+    struct writer deaf;
+    struct job job = {.command = create_post(1)};
+    writer_start(&deaf, dsn, 2, 10000);
+    writer_submit(&deaf, &job);
+    cr_assert_eq(deaf.pending, 1, "it waits for a connection");
+    writer_until(&deaf, breaker_open, &deaf);
+    cr_assert_eq(deaf.pending, 0);
+    cr_assert_eq(job.outcome.status, TALLY_UNAVAILABLE);
+    cr_assert_not_null(
+        strstr(tally_batcher_breaker(deaf.batcher)->cause.text, "nothing was heard"));
+    writer_close(&deaf);
+    close(silent);
 }
 
 static bool was_set(void *context)

@@ -411,7 +411,7 @@ Test(command, metrics_count_requests_and_outcomes)
     cr_expect_not_null(strstr(text, "tally_command_commands_total{kind=\"delete_post\",outcome="
                                     "\"post-not-found\"} 1\n"));
     cr_expect_not_null(strstr(text, "tally_command_pg_connections_up 2\n"));
-    cr_expect_not_null(strstr(text, "tally_command_breaker_open 0\n"));
+    cr_expect_not_null(strstr(text, "tally_breaker_state{dependency=\"postgresql\"} 0\n"));
     tally_buffer_release(&out);
 }
 

@@ -41,6 +41,7 @@ static void open_all(void)
     const struct tally_lookup_options options = {
         .redis_url = fixture.redis_url,
         .timeout_ms = 1000,
+        .patience_ms = 750,
         .in_flight_most = 200,
         .waiters_most = 10,
     };

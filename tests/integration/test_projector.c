@@ -3,6 +3,7 @@
 
 #include "core/clock.h"
 #include "core/id.h"
+#include "domain/partitioner.h"
 #include "kafka/consumer.h"
 #include "view/keys.h"
 
@@ -372,6 +373,61 @@ Test(projector, stops_by_name_where_a_position_is_lost)
     fixture_close(&fixture);
 }
 
+Test(projector, restores_totals_that_are_gone_and_stops_by_name_where_it_never_knew_them)
+{
+    struct fixture fixture = {0};
+    struct projector projector = {0};
+    struct tally_error error = {0};
+    redisReply *reply = NULL;
+    char key[TALLY_VIEW_KEY_BYTES];
+    fixture_open(&fixture);
+    projector_start(&fixture, &projector);
+    send_all(&fixture, 1, 2);
+    fixture_await_applied(&fixture);
+    tally_view_totals_key(key, fixture_generation(&fixture), 1);
+    cr_assert_eq(tally_redis_call(fixture.redis, &reply, NULL, "DEL %s", key), TALLY_OK);
+    freeReplyObject(reply);
+    for (long long there = 0; there == 0;) {
+        usleep(10000);
+        cr_assert_eq(tally_redis_call(fixture.redis, &reply, NULL, "EXISTS %s", key), TALLY_OK);
+        there = reply->integer;
+        freeReplyObject(reply);
+    }
+    expect_all(&fixture, 2);
+    projector_stop(&projector);
+    cr_assert_eq(tally_redis_call(fixture.redis, &reply, NULL, "DEL %s", key), TALLY_OK);
+    freeReplyObject(reply);
+    projector_start(&fixture, &projector);
+    cr_expect_eq(projector_await_end(&projector, &error), TALLY_CONFIG);
+    cr_expect_not_null(strstr(error.text, "tallyctl rebuild"), "%s", error.text);
+    fixture_close(&fixture);
+}
+
+Test(projector, flags_a_known_user_whose_key_is_gone)
+{
+    struct fixture fixture = {0};
+    struct projector projector = {0};
+    redisReply *reply = NULL;
+    char key[TALLY_VIEW_KEY_BYTES];
+    fixture_open(&fixture);
+    projector_start(&fixture, &projector);
+    send_all(&fixture, 1, 2);
+    fixture_await_applied(&fixture);
+    tally_view_user_key(key, fixture_generation(&fixture),
+                        tally_partition_of(FIRST_USER, FIXTURE_PARTITIONS), FIRST_USER);
+    cr_assert_eq(tally_redis_call(fixture.redis, &reply, NULL, "DEL %s", key), TALLY_OK);
+    freeReplyObject(reply);
+    fixture_send_history(&fixture, FIRST_USER, 3, 3);
+    fixture_await_applied(&fixture);
+    cr_assert_eq(tally_redis_call(fixture.redis, &reply, NULL, "HMGET %s v flagged", key),
+                 TALLY_OK);
+    cr_expect_str_eq(reply->element[0]->str, "3");
+    cr_expect_str_eq(reply->element[1]->str, "1");
+    freeReplyObject(reply);
+    projector_stop(&projector);
+    fixture_close(&fixture);
+}
+
 Test(projector, refuses_a_redis_that_evicts_keys)
 {
     struct fixture fixture = {0};
@@ -384,6 +440,25 @@ Test(projector, refuses_a_redis_that_evicts_keys)
         TALLY_OK);
     freeReplyObject(reply);
     projector_start(&fixture, &projector);
+    cr_expect_eq(projector_await_end(&projector, &error), TALLY_CONFIG);
+    cr_expect_not_null(strstr(error.text, "noeviction"), "%s", error.text);
+    fixture_close(&fixture);
+}
+
+Test(projector, stops_by_name_where_redis_is_told_to_evict_keys_later)
+{
+    struct fixture fixture = {0};
+    struct projector projector = {0};
+    struct tally_error error = {0};
+    redisReply *reply = NULL;
+    fixture_open(&fixture);
+    projector_start(&fixture, &projector);
+    send_all(&fixture, 1, 2);
+    fixture_await_applied(&fixture);
+    cr_assert_eq(
+        tally_redis_call(fixture.redis, &reply, NULL, "CONFIG SET maxmemory-policy allkeys-lru"),
+        TALLY_OK);
+    freeReplyObject(reply);
     cr_expect_eq(projector_await_end(&projector, &error), TALLY_CONFIG);
     cr_expect_not_null(strstr(error.text, "noeviction"), "%s", error.text);
     fixture_close(&fixture);

@@ -367,6 +367,39 @@ Test(query, stats_sum_the_partitions_and_the_last_days)
     cr_assert(has(&answer, "\"freshnessSeconds\":"), "%s", answer.body);
 }
 
+static void set_totals(int64_t generation, int users)
+{
+    for (int32_t i = 0; i < FIXTURE_PARTITIONS; i++) {
+        char key[TALLY_VIEW_KEY_BYTES];
+        tally_view_totals_key(key, generation, i);
+        fixture_redis(&fixture, "HSET %s users %d posts 0 comments 0", key, users);
+    }
+}
+
+Test(query, stats_follow_a_generation_that_is_switched_while_they_are_computed)
+{
+    set_totals(GENERATION, 1);
+    set_totals(GENERATION + 1, 2);
+    /* Asked at once, before the next look at the generation. */
+    fixture_make_generation(&fixture, GENERATION + 1);
+    struct answer answer = fixture_get(&fixture, "/v1/stats");
+    cr_assert_eq(answer.status, 200, "%s", answer.body);
+    cr_assert(has(&answer, "\"users\":8,"), "%s", answer.body);
+}
+
+Test(query, stats_are_refused_while_totals_are_missing)
+{
+    char key[TALLY_VIEW_KEY_BYTES];
+    set_totals(GENERATION, 1);
+    tally_view_totals_key(key, GENERATION, 1);
+    fixture_redis(&fixture, "DEL %s", key);
+    struct answer answer = fixture_get(&fixture, "/v1/stats");
+    cr_assert_eq(answer.status, 503);
+    cr_assert(has(&answer, "read-model-incomplete"), "%s", answer.body);
+    set_totals(GENERATION, 1);
+    cr_assert_eq(fixture_get(&fixture, "/v1/stats").status, 200);
+}
+
 /*
  * Redis that fails.
  */
@@ -388,7 +421,11 @@ Test(query_alone, a_silent_redis_is_503_and_comes_back)
     answer = fixture_get(&fixture, "/v1/users/42");
     cr_assert_eq(answer.status, 503);
     cr_assert_str_neq(answer.retry_after, "");
-    cr_assert_eq(fixture_metric(&fixture, "tally_query_breaker_open{thread=\"0\"}"), 1);
+    cr_assert_gt(fixture_metric(&fixture, "tally_breaker_state{dependency=\"redis\",thread=\"0\"}"),
+                 0);
+    cr_assert_eq(
+        fixture_metric(&fixture, "tally_breaker_opened_total{dependency=\"redis\",thread=\"0\"}"),
+        1);
     kill(fixture.redis_process, SIGCONT);
     cr_assert_eq(fixture_await_status(&fixture, "/v1/users/42", 200).status, 200);
 }

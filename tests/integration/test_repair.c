@@ -28,16 +28,23 @@ static void close_all(void)
 
 TestSuite(repair, .init = open_all, .fini = close_all, .timeout = 120);
 
-static void repair(int64_t user_id)
+static void repair_as(int64_t user_id, bool follow_source)
 {
     struct tally_repairer *repairer = NULL;
     struct tally_error error = {0};
     result = (struct tally_repair_result){0};
     cr_assert_eq(tally_repairer_new(&model.settings, &repairer, &error), TALLY_OK, "%s",
                  error.text);
+    if (follow_source)
+        tally_repairer_follow_source(repairer);
     cr_assert_eq(tally_repair_users(repairer, &user_id, 1, NULL, NULL, &result, &error), TALLY_OK,
                  "%s", error.text);
     tally_repairer_free(&repairer);
+}
+
+static void repair(int64_t user_id)
+{
+    repair_as(user_id, false);
 }
 
 Test(repair, a_user_who_missed_events_is_whole_again_and_so_are_the_totals)
@@ -104,6 +111,40 @@ Test(repair, a_newer_user_of_an_older_timeline_follows_the_database_that_went_ba
     repair(6);
     cr_assert_eq(result.repaired, 1);
     cr_assert_str_eq(fixture_user(&model.log, 6), fixture_history(5));
+    model_expect_equal(&model);
+}
+
+Test(repair, a_newer_user_follows_a_source_that_is_known_to_be_the_right_one)
+{
+    model_set_field(&model, 0, 6, "v", "9");
+    repair_as(6, true);
+    cr_assert_eq(result.repaired, 1);
+    cr_assert_str_eq(fixture_user(&model.log, 6), fixture_history(5));
+    model_expect_equal(&model);
+}
+
+Test(repair, nobody_of_a_later_timeline_follows_a_database_that_was_replaced)
+{
+    model_set_field(&model, 0, 6, "v", "9");
+    model_set_field(&model, 0, 6, "tl", "2");
+    repair_as(6, true);
+    cr_assert_eq(result.refused, 1);
+    model_set_field(&model, 0, 4711, "v", "3");
+    model_set_field(&model, 0, 4711, "tl", "2");
+    repair_as(4711, true);
+    cr_assert_eq(result.refused, 1);
+    cr_assert_str_eq(model_field(&model, 0, 6, "v"), "9");
+    cr_assert_str_eq(model_field(&model, 0, 4711, "v"), "3");
+}
+
+Test(repair, a_user_whose_row_went_with_a_lost_history_leaves_the_totals_too)
+{
+    model_set_field(&model, 0, 8, "tl", "0");
+    test_database_run(model.database.connection, "delete from comments where author_id = 8;"
+                                                 "delete from posts where author_id = 8;"
+                                                 "delete from users where id = 8");
+    repair(8);
+    cr_assert_eq(result.removed, 1);
     model_expect_equal(&model);
 }
 

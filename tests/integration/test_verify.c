@@ -160,7 +160,7 @@ Test(verify, a_user_in_the_wrong_partition_is_found)
     char key[TALLY_VIEW_KEY_BYTES];
     tally_view_user_key(key, GENERATION, (fixture_partition(1) + 1) % FIXTURE_PARTITIONS, 1);
     fixture_redis(&fixture, "HSET %s v 4", key);
-    expect_one("ghost", 1);
+    expect_one("misplaced", 1);
 }
 
 Test(verify, a_deleted_user_who_is_shown_is_found)

@@ -5,8 +5,10 @@ set -euo pipefail
 cd "$(dirname -- "${BASH_SOURCE[0]}")/../.."
 # shellcheck source=tests/support/check.sh
 . tests/support/check.sh
+# shellcheck source=tests/support/tools.sh
+. tests/support/tools.sh
 
-# These versions build with the Go of Debian 12 (1.19) and with today's.
+# As with every Go tool, these versions build with the Go of Debian 12 (1.19) and with today's.
 KUSTOMIZE=sigs.k8s.io/kustomize/kustomize/v5@v5.0.1
 KUBECONFORM=github.com/yannh/kubeconform/cmd/kubeconform@v0.6.7
 SCHEMAS=kubernetes-validate==1.31.0 KUBERNETES=v1.31.0
@@ -93,6 +95,25 @@ readme_reference() {
         <(build/release/bin/tallyctl config reference | grep '^|')
 }
 
+# Every test that the README names, as `tests/FILE` or `tests/FILE::NAME`, where NAME may be a beginning.
+# shellcheck disable=SC2016 # backquotes of Markdown
+readme_tests() {
+    local reference file name missing=0 count=0
+    while IFS= read -r reference; do
+        file=${reference%%::*} name=${reference#"$file"} name=${name#::}
+        count=$((count + 1))
+        if [[ ! -f $file ]]; then
+            echo "the README names $file, which is not there"
+            missing=1
+        elif [[ -n $name ]] && ! grep -qE "^(def |Test\([a-z_]+, )$name(_|\b)" "$file"; then
+            echo "the README names $name, which is not in $file"
+            missing=1
+        fi
+    done < <(grep -oE '`tests/[A-Za-z0-9_/]+\.(py|c)(::[A-Za-z0-9_]+)?`' README.md | tr -d '\`' | sort -u)
+    ((count > 20)) || { echo "the README names only $count tests"; missing=1; }
+    return "$missing"
+}
+
 # --- systemd -----------------------------------------------------------------------------------------------
 verify_unit() { systemd-analyze verify --man=no "$WORK/units/$1"; }
 
@@ -108,23 +129,14 @@ check_units() {
     mkdir -p "$WORK/units" "$WORK/root/etc/systemd/system"
     cp -r deploy/systemd/. "$WORK/units"
     cp -r deploy/systemd/. "$WORK/root/etc/systemd/system"
-    sed -i "s|=/usr/bin/tally-|=$PWD/build/release/bin/tally-|" "$WORK"/units/*.service
-    for unit in tally-command tally-query tally-projector; do
+    sed -i "s|=/usr/bin/tally|=$PWD/build/release/bin/tally|" "$WORK"/units/*.service
+    for unit in tally-command tally-query tally-projector tally-audit; do
         check "systemd-analyze verify $unit" verify_unit "$unit.service"
         check "exposure of $unit is at most 1.5" exposure "$unit.service"
     done
 }
 
 # --- Kubernetes --------------------------------------------------------------------------------------------
-install_go_tool() { # install_go_tool MODULE: into a folder of its version
-    local name=${1%@*}
-    local folder=$TOOLS/${1##*@}-${name##*/}
-    [[ -d $folder ]] && return 0
-    rm -rf -- "$folder.new"
-    GOBIN=$folder.new CGO_ENABLED=0 go install "$1"
-    mv -- "$folder.new" "$folder"
-}
-
 install_schemas() {
     local folder=$TOOLS/schemas-$KUBERNETES
     [[ -d $folder ]] && return 0
@@ -158,10 +170,28 @@ check_manifests() {
     check "the manifests conform to Kubernetes $KUBERNETES" manifests_conform
 }
 
+# --- faults for tallyctl torture ---------------------------------------------------------------------------
+check_faults() {
+    local file
+    for file in deploy/torture/*.faults; do
+        check "tallyctl torture reads $file" build/release/bin/tallyctl torture --faults "$file" --check
+        check "the commands of $file are well-formed" commands_parse "$file"
+    done
+}
+
+commands_parse() {
+    build/release/bin/tallyctl torture --faults "$1" --check --json |
+        jq -r '.faults[] | .inject, .heal // empty' | while IFS= read -r command; do
+        sh -nc "$command" || { printf '%s\n' "$command"; return 1; }
+    done
+}
+
 check_scripts
 check_links
 check_layers
 check_hardening
 check "the configuration reference in the README is what the table says" readme_reference
+check "the tests that the README names are there" readme_tests
 check_units
+check_faults
 check_manifests

@@ -74,6 +74,8 @@ static void check_result(const struct step *step)
     if (!is_new(step))
         expected = step->event.timeline > step->before.timeline ? TALLY_FOLD_DIVERGED
                                                                 : TALLY_FOLD_DUPLICATE;
+    else if (step->event.timeline < step->before.timeline)
+        expected = TALLY_FOLD_DIVERGED;
     else if (step->event.version > step->before.version + 1)
         expected = TALLY_FOLD_GAP;
     EXPECT(step, step->result == expected);
@@ -115,11 +117,11 @@ static void check_new(const struct step *step)
     const int32_t timeline =
         step->event.timeline > step->before.timeline ? step->event.timeline : step->before.timeline;
     EXPECT(step, step->after.timeline == timeline);
-    if (step->result == TALLY_FOLD_GAP || step->before.flagged)
+    if (step->result != TALLY_FOLD_APPLIED || step->before.flagged)
         EXPECT(step, step->after.flagged);
 }
 
-Test(fold, moves_to_the_version_of_whatever_is_new_and_flags_gaps)
+Test(fold, moves_to_the_version_of_whatever_is_new_and_flags_gaps_and_divergences)
 {
     every_step(check_new);
 }
@@ -145,7 +147,7 @@ static void check_counts(const struct step *step)
     EXPECT(step, step->after.posts == (posts < 0 ? 0 : posts));
     EXPECT(step, step->after.comments == (comments < 0 ? 0 : comments));
     EXPECT(step, step->after.flagged ==
-                     (step->before.flagged || below || step->result == TALLY_FOLD_GAP));
+                     (step->before.flagged || below || step->result != TALLY_FOLD_APPLIED));
     EXPECT(step, step->effect.profile_set == (step->event.type == TALLY_EVENT_USER_CREATED ||
                                               step->event.type == TALLY_EVENT_USER_UPDATED));
     EXPECT(step, !step->after.deleted);

@@ -392,6 +392,23 @@ Test(http_server, a_drain_answers_what_has_begun_and_what_waits_and_closes_the_r
     harness_stop(harness);
 }
 
+Test(http_server, a_request_that_was_on_its_way_to_an_idle_connection_is_answered_in_a_drain)
+{
+    struct harness *harness = harness_start(NULL);
+    int idle = harness_dial(harness);
+    cr_expect_str_eq(harness_ask(harness, idle, HELLO, 1), HELLO_ANSWER);
+    harness_forget(harness);
+    tally_http_server_drain(harness->server, 60000, count_drained, harness);
+    harness_turn(harness);
+    harness_put_text(harness, idle, HELLO);
+    HARNESS_WAIT(harness, harness_read(harness, idle));
+    cr_expect_not_null(strstr(harness->reply, "HTTP/1.1 200 OK\r\n"));
+    cr_expect_not_null(strstr(harness->reply, "\r\nConnection: close\r\n"));
+    HARNESS_WAIT(harness, harness->drained == 1);
+    (void)close(idle);
+    harness_stop(harness);
+}
+
 Test(http_server, a_drain_ends_at_its_deadline_and_late_answers_harm_nothing)
 {
     struct harness *harness = harness_start(NULL);

@@ -114,13 +114,15 @@ Test(load_choice, what_was_made_is_taken_once_and_kept_within_its_bound)
     struct tally_random random;
     tally_random_seed(&random, 7);
     cr_assert_eq(tally_made_init(&made, 3, &error), TALLY_OK);
-    cr_assert_eq(tally_made_take(&made, &random), 0);
+    cr_assert_eq(tally_made_take(&made, &random).id, 0);
     for (int64_t id = 1; id <= 10; id++)
-        tally_made_add(&made, id, &random);
-    int64_t first = tally_made_take(&made, &random), second = tally_made_take(&made, &random),
-            third = tally_made_take(&made, &random);
-    cr_assert(first > 0 && second > 0 && third > 0);
-    cr_assert(first != second && second != third && first != third);
-    cr_assert_eq(tally_made_any(&made, &random), 0);
+        tally_made_add(&made, (struct tally_made_thing){.id = id, .user = 100 + id}, &random);
+    struct tally_made_thing first = tally_made_take(&made, &random),
+                            second = tally_made_take(&made, &random),
+                            third = tally_made_take(&made, &random);
+    cr_assert(first.id > 0 && second.id > 0 && third.id > 0);
+    cr_assert(first.id != second.id && second.id != third.id && first.id != third.id);
+    cr_assert_eq(first.user, 100 + first.id);
+    cr_assert_eq(tally_made_any(&made, &random).id, 0);
     tally_made_release(&made);
 }

@@ -119,6 +119,26 @@ static void fold(struct bench *bench)
                  "%s", error.text);
 }
 
+Test(projector, refuses_to_build_from_a_log_that_lacks_the_first_event_of_a_user)
+{
+    struct bench bench = setup(100);
+    struct tally_error error = {0};
+    struct tally_partition *partition = &bench.model->partitions[0];
+    partition->until = 101;
+    cr_assert(take(&bench, user(0), 2, TALLY_EVENT_POST_CREATED));
+    load_nothing(&bench);
+    cr_expect_eq(tally_round_fold(&bench.round, bench.model, &bench.encoder, &error), TALLY_CONFIG);
+    cr_expect_not_null(strstr(error.text, "tallyctl rebuild"), "%s", error.text);
+    teardown(&bench);
+    /* Once it is built, it is a gap like any other. */
+    bench = setup(100);
+    bench.model->partitions[0].until = 100;
+    cr_assert(take(&bench, user(0), 2, TALLY_EVENT_POST_CREATED));
+    fold(&bench);
+    cr_expect_eq(bench.round.items[0].outcome, TALLY_OUTCOME_GAP);
+    teardown(&bench);
+}
+
 Test(projector, takes_nothing_from_partitions_it_does_not_know)
 {
     struct bench bench = setup(100);
@@ -375,6 +395,9 @@ Test(projector, starts_only_from_a_position_that_fits_the_log)
     other = good;
     other.partitions = 4;
     cr_expect_eq(check(other, 0, 50, &error), TALLY_CONFIG, "partitions were added");
+    other = good;
+    other.totals_lost = true;
+    cr_expect_eq(check(other, 0, 50, &error), TALLY_CONFIG, "its totals are gone");
     other = (struct tally_position){0};
     cr_expect_eq(check(other, 0, 50, &error), TALLY_CONFIG, "the position is gone");
     cr_expect_not_null(strstr(error.text, "tallyctl rebuild"));

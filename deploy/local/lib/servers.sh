@@ -3,6 +3,8 @@
 # whether it answers. Data folders are made under another name and renamed, so that none is ever half made.
 
 SERVERS=(kafka redis postgres)
+# Seconds a server may take to answer.
+SERVER_PATIENCE_S=${TALLY_LOCAL_PATIENCE_S:-120}
 POSTGRES_BIN=/usr/lib/postgresql/15/bin
 
 # --- PostgreSQL --------------------------------------------------------------------------------------------
@@ -67,7 +69,7 @@ server_postgres_spawn() {
 		listen_addresses = '127.0.0.1'
 		port = ${PORT[postgres]}
 		unix_socket_directories = ''
-		max_connections = 100
+		max_connections = 300
 		shared_buffers = 256MB
 		max_wal_size = 2GB
 		log_line_prefix = '%m [%p] %a '
@@ -121,8 +123,18 @@ kafka_java() { # sets KAFKA_JAVA
         -cp "$KAFKA_LIBS/*")
 }
 
+# A client learns the broker's address from the broker, so that a proxy in front of it is used only by the clients of a
+# listener that advertises the proxy: TALLY_LOCAL_KAFKA_LISTENERS="NAME=port=advertised port …".
 kafka_properties() { # kafka_properties DATA FILE
+    local entry name number advertised listeners='' advertised_listeners='' protocols=''
+    for entry in ${TALLY_LOCAL_KAFKA_LISTENERS:-}; do
+        IFS='=' read -r name number advertised <<<"$entry"
+        listeners+=",$name://127.0.0.1:$number"
+        advertised_listeners+=",$name://127.0.0.1:$advertised"
+        protocols+=",$name:PLAINTEXT"
+    done
     sed -e "s|@BROKER_PORT@|${PORT[kafka]}|g" -e "s|@CONTROLLER_PORT@|${PORT[kafka_controller]}|g" \
+        -e "s|@LISTENERS@|$listeners|; s|@ADVERTISED_LISTENERS@|$advertised_listeners|; s|@PROTOCOLS@|$protocols|" \
         -e "s|@DATA@|$1|g" "$ROOT/deploy/local/kafka/server.properties.in" >"$2"
 }
 
@@ -199,7 +211,7 @@ servers_start() {
         starting+=("$name")
     done
     for name in postgres redis kafka; do
-        [[ " ${starting[*]} " != *" $name "* ]] || server_await "$name" 120
+        [[ " ${starting[*]} " != *" $name "* ]] || server_await "$name" "$SERVER_PATIENCE_S"
     done
     server_postgres_provision || fail "the role and database of Tally could not be made" "$LOG/provision.log" \
         "deploy/local/down --purge starts over with empty data"

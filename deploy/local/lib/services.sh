@@ -54,6 +54,13 @@ environment_write() { # environment_write FUNCTION…: .local/env appears whole 
     mv -- "$STATE/env.new" "$STATE/env"
 }
 
+# .local/process is deploy/local/process for this stack, for whoever knows only where its state is.
+process_write() {
+    printf '#!/usr/bin/env bash\nTALLY_LOCAL_DIR=%q exec %q "$@"\n' "$STATE" "$ROOT/deploy/local/process" >"$STATE/process.new"
+    chmod 0755 -- "$STATE/process.new"
+    mv -- "$STATE/process.new" "$STATE/process"
+}
+
 # The settings of one service; the rest are the defaults of the settings table.
 service_settings() {
     local name=$1 line

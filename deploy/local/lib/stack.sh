@@ -59,6 +59,6 @@ stack_purge() {
     local data
     data=$(readlink -- "$STATE/pg" 2>/dev/null || true)
     [[ $data != /var/lib/tally-local/* ]] || rm -rf -- "$data" "$data.new"
-    rm -rf -- "$STATE"/{pg,pg.new,redis,kafka,run,log,ports,env,env.new,pg-password,pg-password.new,lock}
+    rm -rf -- "$STATE"/{pg,pg.new,redis,kafka,run,log,ports,env,env.new,process,process.new,pg-password,pg-password.new,lock}
     rmdir -- "$STATE" 2>/dev/null || true
 }

@@ -1,5 +1,6 @@
 #include "service/command/command.h"
 
+#include "core/clock.h"
 #include "core/config.h"
 #include "service/command/internal.h"
 #include "store/migrate.h"
@@ -10,7 +11,6 @@
 
 enum {
     REASON_BYTES = 256,
-    FAILURE_LOG_INTERVAL_MS = 1000,
     QUEUE_BYTES = 256 << 20,
     BATCH_BYTES = 8 << 20,
 };
@@ -34,11 +34,25 @@ static void on_failure(const struct tally_error *error, void *context)
 {
     struct tally_command_service *service = context;
     int64_t suppressed = 0;
-    if (!tally_log_allow(&service->failure_limit, FAILURE_LOG_INTERVAL_MS, &suppressed))
+    if (!tally_log_news(&service->failures, error->text, &suppressed))
         return;
     tally_log(TALLY_LOG_WARNING, "command.postgresql",
               TALLY_TEXT("status", tally_status_slug(error->status)),
               TALLY_TEXT("cause", error->text), TALLY_INTEGER("suppressed", suppressed));
+}
+
+static void on_breaker(const struct tally_breaker *breaker, void *context)
+{
+    struct tally_command_service *service = context;
+    if (tally_breaker_refuses(breaker)) {
+        tally_metric_add(service->metrics.breaker_opened, 1);
+        tally_log(TALLY_LOG_WARNING, "breaker.opened", TALLY_TEXT("dependency", "postgresql"),
+                  TALLY_TEXT("cause", breaker->cause.text));
+        return;
+    }
+    const int64_t refused_us = tally_clock_monotonic_us() - breaker->opened_us;
+    tally_log(TALLY_LOG_INFO, "breaker.closed", TALLY_TEXT("dependency", "postgresql"),
+              TALLY_REAL("seconds_open", (double)refused_us / 1e6));
 }
 
 static void on_batch(const struct tally_batch_report *report, void *context)
@@ -74,7 +88,7 @@ static void refresh_gauges(void *context)
     tally_metric_set(metrics->queue, (double)tally_batcher_waiting(service->batcher));
     tally_metric_set(metrics->connections_up,
                      (double)tally_batcher_connections_up(service->batcher));
-    tally_metric_set(metrics->breaker_open, tally_batcher_breaker_open(service->batcher));
+    tally_metric_set(metrics->breaker_state, tally_batcher_breaker(service->batcher)->state);
     tally_metric_set(metrics->http_connections,
                      (double)tally_http_server_connections(service->server));
 }
@@ -91,7 +105,9 @@ static enum tally_status start_store(struct tally_command_service *service,
                    .batch_most = (size_t)settings->command_batch_most,
                    .batch_bytes = BATCH_BYTES},
         .timeout_ms = settings->command_timeout_ms,
+        .patience_ms = settings->breaker_ms,
         .on_committed = on_committed,
+        .on_breaker = on_breaker,
         .on_batch = on_batch,
         .on_failure = on_failure,
         .context = service,
@@ -192,11 +208,11 @@ void tally_command_service_free(struct tally_command_service **service)
 bool tally_command_check_postgresql(void *argument, char reason[REASON_BYTES])
 {
     struct tally_command_service *service = argument;
-    if (tally_batcher_connections_up(service->batcher) > 0)
+    const struct tally_breaker *breaker = tally_batcher_breaker(service->batcher);
+    const bool refuses = tally_breaker_refuses(breaker);
+    if (!refuses && tally_batcher_connections_up(service->batcher) > 0)
         return true;
-    const struct tally_error *error = tally_batcher_error(service->batcher);
-    (void)snprintf(reason, REASON_BYTES, "%s",
-                   error->status != TALLY_OK ? error->text : "no connection yet");
+    (void)snprintf(reason, REASON_BYTES, "%s", refuses ? breaker->cause.text : "no connection yet");
     return false;
 }
 

@@ -19,7 +19,7 @@ struct tally_command_service {
     struct tally_http_server *server;
     struct tally_batcher *batcher;
     struct tally_janitor *janitor;
-    struct tally_log_limit failure_limit;
+    struct tally_log_repeat failures;
     struct tally_log_limit outcome_limit;
 };
 

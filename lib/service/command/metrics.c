@@ -85,9 +85,13 @@ void tally_command_metrics_register(struct tally_command_metrics *metrics,
     metrics->connections_up =
         tally_metrics_gauge(registry, "tally_command_pg_connections_up",
                             "PostgreSQL connections that carry batches and are up", "");
-    metrics->breaker_open = tally_metrics_gauge(
-        registry, "tally_command_breaker_open",
-        "1 while PostgreSQL cannot be reached and commands are refused at once", "");
+    metrics->breaker_state = tally_metrics_gauge(
+        registry, "tally_breaker_state",
+        "0 closed; 1 half-open, 2 open: requests that need the server are refused at once",
+        "dependency=\"postgresql\"");
+    metrics->breaker_opened =
+        tally_metrics_counter(registry, "tally_breaker_opened_total",
+                              "Times the breaker has opened", "dependency=\"postgresql\"");
     metrics->http_connections = tally_metrics_gauge(registry, "tally_command_http_connections",
                                                     "Client connections that are open", "");
 }

@@ -25,7 +25,8 @@ struct tally_command_metrics {
     struct tally_metric *keys_expired;
     struct tally_metric *queue;
     struct tally_metric *connections_up;
-    struct tally_metric *breaker_open;
+    struct tally_metric *breaker_state;
+    struct tally_metric *breaker_opened;
     struct tally_metric *http_connections;
 };
 

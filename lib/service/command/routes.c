@@ -56,6 +56,10 @@ static void log_outcome(struct pending *pending, enum tally_status status, const
     char trace_id[TALLY_TRACE_ID_BYTES];
     int64_t suppressed = 0;
     bool failed = tally_status_http(status) >= 500;
+    /* breaker.opened has said it for all of them. */
+    if (status == TALLY_UNAVAILABLE &&
+        tally_breaker_refuses(tally_batcher_breaker(pending->service->batcher)))
+        return;
     if (failed &&
         !tally_log_allow(&pending->service->outcome_limit, CALLER_LOG_INTERVAL_MS, &suppressed))
         return;
@@ -108,6 +112,18 @@ static void answer_success(struct pending *pending, const struct tally_command_o
                       (size_t)length);
 }
 
+/* What a client can do about it; NULL where the title says all. */
+static const char *advice(const struct pending *pending, enum tally_status status)
+{
+    if (status != TALLY_OUTCOME_UNKNOWN)
+        return NULL;
+    return pending->command.idempotency_key != NULL
+               ? "PostgreSQL did not answer in time. Repeat the request with the same "
+                 "Idempotency-Key: it is made once at most, and its answer tells what became of it"
+               : "PostgreSQL did not answer in time. The request had no Idempotency-Key, under "
+                 "which it could be repeated safely: look whether it was made before repeating it";
+}
+
 static void on_outcome(const struct tally_command_outcome *outcome, void *context)
 {
     struct pending *pending = context;
@@ -118,7 +134,7 @@ static void on_outcome(const struct tally_command_outcome *outcome, void *contex
     if (outcome->status == TALLY_OK)
         answer_success(pending, outcome);
     else
-        answer_refusal(pending, outcome->status, NULL);
+        answer_refusal(pending, outcome->status, advice(pending, outcome->status));
 }
 
 /* The field where it is given once; NULL where it is absent. */

@@ -146,37 +146,40 @@ enum tally_load_kind tally_mix_next(const struct tally_mix *mix, struct tally_ra
 
 enum tally_status tally_made_init(struct tally_made *made, size_t most, struct tally_error *error)
 {
-    *made = (struct tally_made){.ids = calloc(most, sizeof *made->ids), .most = most};
-    if (made->ids == NULL)
+    *made = (struct tally_made){.things = calloc(most, sizeof *made->things), .most = most};
+    if (made->things == NULL)
         return tally_fail(error, TALLY_NO_MEMORY, "a list of %zu ids", most);
     return TALLY_OK;
 }
 
 void tally_made_release(struct tally_made *made)
 {
-    free(made->ids);
+    free(made->things);
     *made = (struct tally_made){0};
 }
 
-void tally_made_add(struct tally_made *made, int64_t id, struct tally_random *random)
+void tally_made_add(struct tally_made *made, struct tally_made_thing thing,
+                    struct tally_random *random)
 {
     if (made->count < made->most)
-        made->ids[made->count++] = id;
+        made->things[made->count++] = thing;
     else
-        made->ids[tally_random_below(random, made->most)] = id;
+        made->things[tally_random_below(random, made->most)] = thing;
 }
 
-int64_t tally_made_any(const struct tally_made *made, struct tally_random *random)
-{
-    return made->count == 0 ? 0 : made->ids[tally_random_below(random, made->count)];
-}
-
-int64_t tally_made_take(struct tally_made *made, struct tally_random *random)
+struct tally_made_thing tally_made_any(const struct tally_made *made, struct tally_random *random)
 {
     if (made->count == 0)
-        return 0;
+        return (struct tally_made_thing){0};
+    return made->things[tally_random_below(random, made->count)];
+}
+
+struct tally_made_thing tally_made_take(struct tally_made *made, struct tally_random *random)
+{
+    if (made->count == 0)
+        return (struct tally_made_thing){0};
     size_t place = (size_t)tally_random_below(random, made->count);
-    int64_t id = made->ids[place];
-    made->ids[place] = made->ids[--made->count];
-    return id;
+    struct tally_made_thing thing = made->things[place];
+    made->things[place] = made->things[--made->count];
+    return thing;
 }

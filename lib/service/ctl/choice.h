@@ -60,18 +60,23 @@ enum tally_status tally_mix_parse(const char *text, struct tally_mix *mix,
                                   struct tally_error *error) TALLY_MUST_CHECK;
 enum tally_load_kind tally_mix_next(const struct tally_mix *mix, struct tally_random *random);
 
-/* Ids of things that were made and can still be used; bounded: where it is full, a new id takes the
- * place of any other. */
+/* Things that were made and can still be used; bounded: where it is full, a new one takes the place
+ * of any other. */
+struct tally_made_thing {
+    int64_t id;   /* 0: there is none */
+    int64_t user; /* index of its author */
+};
 struct tally_made {
-    int64_t *ids; /* owned */
+    struct tally_made_thing *things; /* owned */
     size_t count, most;
 };
 enum tally_status tally_made_init(struct tally_made *made, size_t most,
                                   struct tally_error *error) TALLY_MUST_CHECK;
 void tally_made_release(struct tally_made *made);
-void tally_made_add(struct tally_made *made, int64_t id, struct tally_random *random);
-/* One of them, 0 where there is none; taking removes it. */
-int64_t tally_made_any(const struct tally_made *made, struct tally_random *random);
-int64_t tally_made_take(struct tally_made *made, struct tally_random *random);
+void tally_made_add(struct tally_made *made, struct tally_made_thing thing,
+                    struct tally_random *random);
+/* One of them; taking removes it. */
+struct tally_made_thing tally_made_any(const struct tally_made *made, struct tally_random *random);
+struct tally_made_thing tally_made_take(struct tally_made *made, struct tally_random *random);
 
 #endif

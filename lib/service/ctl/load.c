@@ -17,6 +17,8 @@ enum {
     KEY_SEED = 's',
     KEY_VISIBILITY = 'v',
     KEY_RETRY = 'y',
+    KEY_LEDGER = 'l',
+    KEY_ALSO = 'a',
     DEFAULT_COMMANDS = 10000,
     MORE_BYTES = 96,
 };
@@ -51,6 +53,12 @@ static const struct argp_option options[] = {
     {"sample-visibility", KEY_VISIBILITY, "SHARE", 0,
      "Share of the writes, 0 to 1, that are read back with minVersion (default 0)", 0},
     {"retry-for", KEY_RETRY, "SECONDS", 0, "Longest time one command is repeated (default 60)", 0},
+    {"also", KEY_ALSO, "HOST:PORT", 0,
+     "A second tally-command on the same database; a connection that gets no answer turns to the "
+     "other one",
+     0},
+    {"ledger", KEY_LEDGER, "FILE", 0,
+     "Write a line for each acknowledged command: kind, id, user, version, post commented on", 0},
     {0}};
 
 static void parse_texts(struct load_command *command, int key, const char *argument,
@@ -97,6 +105,12 @@ static error_t parse(int key, char *argument, struct argp_state *state)
         return 0;
     case KEY_RETRY:
         load->retry_for_s = tally_ctl_integer(state, "retry-for", argument, 1, 86400);
+        return 0;
+    case KEY_ALSO:
+        load->other_address = argument;
+        return 0;
+    case KEY_LEDGER:
+        load->ledger_path = argument;
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;

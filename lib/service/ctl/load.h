@@ -17,8 +17,27 @@
 #include "service/ctl/choice.h"
 #include "service/ctl/histogram.h"
 
+/* How a command ended, for a caller that keeps books of its own. */
+enum tally_load_outcome {
+    TALLY_LOAD_ACKNOWLEDGED, /* also a repeated deletion that finds nothing any more */
+    TALLY_LOAD_UNKNOWN,      /* given up after answers, or none, that do not say */
+    TALLY_LOAD_MISSING,      /* not found, though it was made and not removed */
+    TALLY_LOAD_UNEXPECTED,   /* an answer nobody expects */
+};
+struct tally_load_event {
+    enum tally_load_outcome outcome;
+    enum tally_load_kind kind;
+    int64_t user;        /* index of the user whose count moves */
+    int64_t target;      /* what was commented on or deleted; 0: nothing */
+    int64_t version;     /* of the user after it; 0: the answer has none */
+    unsigned attempts;   /* > 0 */
+    const char *failure; /* slug, "" where acknowledged */
+};
+
 struct tally_load_options {
     const char *command_address; /* host:port of the write API */
+    const char *other_address;   /* of a second one on the same database, or NULL. Connections are
+                                    shared out; one that gets no answer turns to the other. */
     const char *query_address;   /* of the read API; used with `visibility` > 0 */
     int64_t users;               /* made first, or found again by the same seed; > 0 */
     struct tally_distribution distribution;
@@ -30,6 +49,20 @@ struct tally_load_options {
     uint64_t seed;
     double visibility;   /* share of writes that are read back, 0 to 1 */
     int64_t retry_for_s; /* longest time one command is repeated */
+    /* Takes a line for each acknowledged command, its fields separated by tabs: kind ("user" or a
+     * name of the mix), id of what was made or removed, whose count moved, their version after it,
+     * and the post that was commented on or 0. User and version are 0 where a repeated delete found
+     * nothing and so counts as done. NULL: none is kept. */
+    const char *ledger_path;
+    /* A post is either commented on or deleted, never both: so that a deletion moves the count of
+     * its author alone. */
+    bool keep_commented;
+    /* Ends the sending as a signal does, which then is left to the caller. May be NULL. */
+    const _Atomic bool *stop;
+    /* In the thread of tally_load_run(), each may be NULL: all users are made, `ids` lives as long
+     * as the run; a command of the writing has ended. */
+    void (*on_users)(void *context, const int64_t *ids);
+    void (*on_event)(void *context, const struct tally_load_event *event);
     /* Several times a second: `phase` is "making users" or "writing"; `total` may be 0. */
     void (*on_progress)(void *context, const char *phase, int64_t done, int64_t total);
     void *context;

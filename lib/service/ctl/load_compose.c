@@ -19,6 +19,7 @@ bool load_compose_user(struct load_lane *lane)
     uint64_t seed = lane->load->options->seed;
     clear(lane);
     lane->user = lane->number;
+    lane->subject = 0;
     tally_buffer_append_text(&lane->target, "/v1/users");
     tally_buffer_format(&lane->headers,
                         "Content-Type: application/json\r\n"
@@ -47,13 +48,32 @@ static void compose_post(struct load_lane *lane)
                         lane->load->users[lane->user], lane->number);
 }
 
-static void compose_comment(struct load_lane *lane, int64_t post_id)
+static void compose_comment(struct load_lane *lane)
 {
-    tally_buffer_format(&lane->target, "/v1/posts/%" PRId64 "/comments", post_id);
+    tally_buffer_format(&lane->target, "/v1/posts/%" PRId64 "/comments", lane->subject);
     tally_buffer_format(&lane->body,
                         "{\"authorId\":\"%" PRId64 "\",\"body\":\"Comment %" PRId64
                         " of the load generator.\"}",
                         lane->load->users[lane->user], lane->number);
+}
+
+static bool take(struct load_lane *lane, struct tally_made *made)
+{
+    struct tally_made_thing thing = tally_made_take(made, &lane->load->random);
+    if (thing.id == 0)
+        return false;
+    lane->subject = thing.id;
+    lane->user = thing.user;
+    return true;
+}
+
+static bool find_post(struct load_lane *lane)
+{
+    struct load *load = lane->load;
+    lane->subject =
+        tally_made_any(load->options->keep_commented ? &load->kept : &load->posts, &load->random)
+            .id;
+    return lane->subject != 0;
 }
 
 /* What the mix asks for may not be possible yet: nothing to comment on is answered by a post,
@@ -61,26 +81,23 @@ static void compose_comment(struct load_lane *lane, int64_t post_id)
 bool load_compose_command(struct load_lane *lane)
 {
     struct load *load = lane->load;
-    struct tally_random *random = &load->random;
     clear(lane);
-    lane->kind = tally_mix_next(&load->options->mix, random);
+    lane->kind = tally_mix_next(&load->options->mix, &load->random);
     lane->user = choose_user(load);
-    int64_t target = 0;
-    if (lane->kind == TALLY_LOAD_DELETE_POST &&
-        (target = tally_made_take(&load->posts, random)) == 0)
+    if (lane->kind == TALLY_LOAD_DELETE_POST && !take(lane, &load->posts))
         lane->kind = TALLY_LOAD_POST;
-    if (lane->kind == TALLY_LOAD_DELETE_COMMENT &&
-        (target = tally_made_take(&load->comments, random)) == 0)
+    if (lane->kind == TALLY_LOAD_DELETE_COMMENT && !take(lane, &load->comments))
         lane->kind = TALLY_LOAD_COMMENT;
-    if (lane->kind == TALLY_LOAD_COMMENT && (target = tally_made_any(&load->posts, random)) == 0)
+    if (lane->kind == TALLY_LOAD_COMMENT && !find_post(lane))
         lane->kind = TALLY_LOAD_POST;
     if (lane->kind == TALLY_LOAD_POST)
         compose_post(lane);
     else if (lane->kind == TALLY_LOAD_COMMENT)
-        compose_comment(lane, target);
+        compose_comment(lane);
     else
         tally_buffer_format(&lane->target, "/v1/%s/%" PRId64,
-                            lane->kind == TALLY_LOAD_DELETE_POST ? "posts" : "comments", target);
+                            lane->kind == TALLY_LOAD_DELETE_POST ? "posts" : "comments",
+                            lane->subject);
     if (lane->kind == TALLY_LOAD_POST || lane->kind == TALLY_LOAD_COMMENT)
         tally_buffer_format(&lane->headers,
                             "Content-Type: application/json\r\n"

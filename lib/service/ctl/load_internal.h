@@ -10,20 +10,25 @@
 #include "loop/loop.h"
 #include "service/ctl/load.h"
 
+#include <stdio.h>
+
+enum { LOAD_ADDRESSES = 2 };
 enum load_phase { LOAD_MAKING_USERS, LOAD_WRITING };
 
 struct load;
 
 /* A lane is free, waits for its command's time or for the next attempt (timer), or has a request
- * in flight (client). */
+ * in flight (one of its clients). */
 struct load_lane {
     struct load *load;
-    struct tally_http_client *client;
+    struct tally_http_client *clients[LOAD_ADDRESSES]; /* NULL where there is no such address */
+    int place;                                         /* of the client in use */
     struct tally_timer *timer;
     bool busy;
     int64_t number; /* of the command, from 0 in each phase */
     enum tally_load_kind kind;
     int64_t user;       /* index, of the author */
+    int64_t subject;    /* the post to comment on, or what to delete; 0 where neither */
     int64_t due_us;     /* monotonic; latency counts from here */
     int64_t give_up_us; /* no attempt starts after */
     struct tally_backoff backoff;
@@ -56,8 +61,10 @@ struct load {
     struct tally_zipf zipf;
     struct tally_random random;
     struct tally_made posts, comments;
+    struct tally_made kept;  /* posts to comment on, with options->keep_commented */
     struct load_lane *lanes; /* options->connections of them; owned */
     int busy_lanes;
+    FILE *ledger;                /* owned; NULL where none is kept */
     struct load_reader *readers; /* owned; none where nothing is read back */
     int reader_count;
     int busy_readers;
@@ -68,6 +75,12 @@ enum tally_status load_lanes_open(struct load *load, struct tally_error *error) 
 void load_lanes_close(struct load *load);
 /* Gives every lane work; the loop ends by load_check_end(). */
 void load_lanes_start(struct load *load);
+
+/* A command of the lane is done for sure. `id`: what it made or removed. */
+void load_ledger_note(const struct load_lane *lane, int64_t id, int64_t user_id, int64_t version);
+/* IO where it cannot be opened, or where not all of it could be written. */
+enum tally_status load_ledger_open(struct load *load, struct tally_error *error) TALLY_MUST_CHECK;
+enum tally_status load_ledger_close(struct load *load, struct tally_error *error) TALLY_MUST_CHECK;
 
 /* Prepares target, headers and body of the lane's command. False where memory has run out. */
 bool load_compose_user(struct load_lane *lane);

@@ -17,9 +17,11 @@ enum {
     BACKOFF_MOST_MS = 2000,
     NAME_BYTES = 48,
     FIRST_ANSWER_S = 5,
+    KEPT_ONE_IN = 4, /* posts to comment on, where those are not deleted */
 };
 
 static const char problem_prefix[] = "urn:tally:problem:";
+static const char not_found[] = "http-404";
 
 static void start_next(struct load_lane *lane);
 static void attempt(struct load_lane *lane);
@@ -94,9 +96,28 @@ static void finish(struct load_lane *lane)
     start_next(lane);
 }
 
-static void fail(struct load_lane *lane, const char *failure)
+static void tell(const struct load_lane *lane, enum tally_load_outcome outcome, int64_t version,
+                 const char *failure)
+{
+    const struct tally_load_options *options = lane->load->options;
+    if (options->on_event == NULL || lane->load->phase != LOAD_WRITING)
+        return;
+    const struct tally_load_event event = {
+        .outcome = outcome,
+        .kind = lane->kind,
+        .user = lane->user,
+        .target = lane->subject,
+        .version = version,
+        .attempts = lane->attempts,
+        .failure = failure,
+    };
+    options->on_event(options->context, &event);
+}
+
+static void fail(struct load_lane *lane, enum tally_load_outcome outcome, const char *failure)
 {
     struct load *load = lane->load;
+    tell(lane, outcome, 0, failure);
     load->report->failed++;
     load_count_error(&load->report->errors, failure);
     if (load->phase == LOAD_MAKING_USERS && !load->failed) {
@@ -127,14 +148,23 @@ static void count_user(struct load_lane *lane, const struct tally_http_client_an
         load->report->users_made++;
 }
 
+static void keep_made(struct load *load, enum tally_load_kind kind, struct tally_made_thing thing)
+{
+    if (kind == TALLY_LOAD_COMMENT)
+        tally_made_add(&load->comments, thing, &load->random);
+    else if (kind == TALLY_LOAD_POST && load->options->keep_commented &&
+             (load->kept.count == 0 || tally_random_below(&load->random, KEPT_ONE_IN) == 0))
+        tally_made_add(&load->kept, thing, &load->random);
+    else if (kind == TALLY_LOAD_POST)
+        tally_made_add(&load->posts, thing, &load->random);
+}
+
 static void count_command(struct load_lane *lane, const struct acknowledged *acknowledged)
 {
     struct load *load = lane->load;
     load->report->made[lane->kind]++;
-    if (lane->kind == TALLY_LOAD_POST)
-        tally_made_add(&load->posts, acknowledged->id, &load->random);
-    else if (lane->kind == TALLY_LOAD_COMMENT)
-        tally_made_add(&load->comments, acknowledged->id, &load->random);
+    keep_made(load, lane->kind, (struct tally_made_thing){acknowledged->id, lane->user});
+    tell(lane, TALLY_LOAD_ACKNOWLEDGED, acknowledged->version, "");
     int64_t latency_us = tally_clock_monotonic_us() - lane->due_us;
     tally_latency_record(lane->attempts == 1 ? &load->report->write : &load->report->repeated,
                          latency_us);
@@ -146,9 +176,10 @@ static void acknowledge(struct load_lane *lane, const struct tally_http_client_a
 {
     struct acknowledged acknowledged;
     if (!read_acknowledged(answer, &acknowledged)) {
-        fail(lane, "answer-not-understood");
+        fail(lane, TALLY_LOAD_UNEXPECTED, "answer-not-understood");
         return;
     }
+    load_ledger_note(lane, acknowledged.id, acknowledged.user_id, acknowledged.version);
     if (lane->load->phase == LOAD_MAKING_USERS)
         count_user(lane, answer, &acknowledged);
     else
@@ -163,6 +194,7 @@ static bool refused_rightly(struct load_lane *lane, int http)
     if (lane->load->phase != LOAD_WRITING || http != 404)
         return false;
     if (lane->kind == TALLY_LOAD_COMMENT) {
+        tell(lane, TALLY_LOAD_MISSING, 0, not_found);
         report->refused++;
         return true;
     }
@@ -172,6 +204,10 @@ static bool refused_rightly(struct load_lane *lane, int http)
     if (lane->attempts > 1) {
         report->gone_after_retry++;
         report->made[lane->kind]++;
+        load_ledger_note(lane, lane->subject, 0, 0);
+        tell(lane, TALLY_LOAD_ACKNOWLEDGED, 0, "");
+    } else {
+        tell(lane, TALLY_LOAD_MISSING, 0, not_found);
     }
     return true;
 }
@@ -181,9 +217,11 @@ static void try_later(struct load_lane *lane, const char *failure)
     struct load *load = lane->load;
     int64_t wait_ms = tally_backoff_next_ms(&lane->backoff, &load->random);
     if (tally_clock_monotonic_us() + wait_ms * 1000 > lane->give_up_us) {
-        fail(lane, failure);
+        fail(lane, TALLY_LOAD_UNKNOWN, failure);
         return;
     }
+    if (lane->clients[1] != NULL)
+        lane->place = 1 - lane->place;
     load->report->retries++;
     load_count_error(&load->report->retry_causes, failure);
     tally_timer_set(lane->timer, wait_ms * 1000);
@@ -206,7 +244,7 @@ static void on_answered(const struct tally_http_client_answer *answer, void *con
     if (may_succeed_later(answer, failure))
         try_later(lane, failure);
     else
-        fail(lane, failure);
+        fail(lane, TALLY_LOAD_UNEXPECTED, failure);
 }
 
 static void attempt(struct load_lane *lane)
@@ -223,7 +261,8 @@ static void attempt(struct load_lane *lane)
     };
     struct tally_error error;
     lane->attempts++;
-    if (tally_http_client_send(lane->client, &request, on_answered, lane, &error) != TALLY_OK)
+    if (tally_http_client_send(lane->clients[lane->place], &request, on_answered, lane, &error) !=
+        TALLY_OK)
         try_later(lane, tally_status_slug(error.status));
 }
 
@@ -294,6 +333,17 @@ void load_lanes_start(struct load *load)
         start_next(&load->lanes[i]);
 }
 
+static enum tally_status open_clients(struct load_lane *lane, struct tally_error *error)
+{
+    const struct tally_load_options *options = lane->load->options;
+    const char *const addresses[LOAD_ADDRESSES] = {options->command_address,
+                                                   options->other_address};
+    enum tally_status status = TALLY_OK;
+    for (int i = 0; status == TALLY_OK && i < LOAD_ADDRESSES && addresses[i] != NULL; i++)
+        status = tally_http_client_new(lane->load->base, addresses[i], 0, &lane->clients[i], error);
+    return status;
+}
+
 enum tally_status load_lanes_open(struct load *load, struct tally_error *error)
 {
     load->lanes = calloc((size_t)load->options->connections, sizeof *load->lanes);
@@ -308,8 +358,8 @@ enum tally_status load_lanes_open(struct load *load, struct tally_error *error)
         tally_buffer_init(&lane->target, TARGET_BYTES);
         tally_buffer_init(&lane->headers, HEADERS_BYTES);
         tally_buffer_init(&lane->body, BODY_BYTES);
-        status = tally_http_client_new(load->base, load->options->command_address, 0, &lane->client,
-                                       error);
+        status = open_clients(lane, error);
+        lane->place = lane->clients[1] != NULL ? i % LOAD_ADDRESSES : 0;
         if (status == TALLY_OK)
             status = tally_timer_new(load->base, on_timer, lane, &lane->timer, error);
     }
@@ -320,8 +370,10 @@ void load_lanes_close(struct load *load)
 {
     for (int i = 0; load->lanes != NULL && i < load->options->connections; i++) {
         struct load_lane *lane = &load->lanes[i];
-        if (lane->client != NULL)
-            tally_http_client_free(&lane->client);
+        for (int place = 0; place < LOAD_ADDRESSES; place++) {
+            if (lane->clients[place] != NULL)
+                tally_http_client_free(&lane->clients[place]);
+        }
         if (lane->timer != NULL)
             tally_timer_free(&lane->timer);
         tally_buffer_release(&lane->target);

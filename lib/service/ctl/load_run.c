@@ -3,6 +3,7 @@
 
 #include <event2/event.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,6 +38,10 @@ static void on_tick(evutil_socket_t descriptor, short what, void *context)
     (void)descriptor, (void)what;
     struct load *load = context;
     const struct tally_load_options *options = load->options;
+    if (options->stop != NULL && atomic_load(options->stop) && !load->stopping) {
+        load->stopping = true;
+        load->report->interrupted = true;
+    }
     if (options->on_progress == NULL)
         return;
     if (load->phase == LOAD_MAKING_USERS)
@@ -85,6 +90,8 @@ static enum tally_status run_phases(struct load *load)
         return load->error->status;
     if (load->stopping)
         return TALLY_OK;
+    if (load->options->on_users != NULL)
+        load->options->on_users(load->options->context, load->users);
     int64_t start_us = tally_clock_monotonic_us();
     run_phase(load, LOAD_WRITING);
     load->report->seconds = (double)(tally_clock_monotonic_us() - start_us) / 1e6;
@@ -102,8 +109,10 @@ static enum tally_status run_watched(struct load *load)
         status = tally_fail(load->error, TALLY_NO_MEMORY, "events of the loop");
     } else {
         (void)event_add(tick, &(struct timeval){.tv_usec = TICK_US});
-        (void)event_add(interrupt, NULL);
-        (void)event_add(terminate, NULL);
+        if (load->options->stop == NULL) {
+            (void)event_add(interrupt, NULL);
+            (void)event_add(terminate, NULL);
+        }
         status = run_phases(load);
     }
     if (tick != NULL)
@@ -130,10 +139,14 @@ static enum tally_status prepare(struct load *load)
     enum tally_status status = tally_made_init(&load->posts, MADE_MOST, load->error);
     if (status == TALLY_OK)
         status = tally_made_init(&load->comments, MADE_MOST, load->error);
+    if (status == TALLY_OK && options->keep_commented)
+        status = tally_made_init(&load->kept, MADE_MOST, load->error);
     if (status == TALLY_OK)
         status = load_lanes_open(load, load->error);
     if (status == TALLY_OK)
         status = load_readers_open(load, load->error);
+    if (status == TALLY_OK)
+        status = load_ledger_open(load, load->error);
     return status;
 }
 
@@ -145,10 +158,16 @@ enum tally_status tally_load_run(const struct tally_load_options *options,
     enum tally_status status = prepare(&load);
     if (status == TALLY_OK)
         status = run_watched(&load);
+    struct tally_error unwritten;
+    if (load_ledger_close(&load, &unwritten) != TALLY_OK && status == TALLY_OK) {
+        *error = unwritten;
+        status = unwritten.status;
+    }
     load_readers_close(&load);
     load_lanes_close(&load);
     tally_made_release(&load.posts);
     tally_made_release(&load.comments);
+    tally_made_release(&load.kept);
     free(load.users);
     if (load.base != NULL)
         event_base_free(load.base);

@@ -13,7 +13,8 @@ enum {
     KEY_ACCEPT = 'a',
     KEY_RATE = 't',
     KEY_GRACE = 'g',
-    KEY_LIMIT = 'l'
+    KEY_LIMIT = 'l',
+    KEY_RESTORED = 'b'
 };
 
 struct rebuild_command {
@@ -22,12 +23,18 @@ struct rebuild_command {
     struct tally_difference_list list;
     struct tally_progress progress;
     const char *step; /* whose progress is shown */
+    bool restored;
 };
 
 static const struct argp_option options[] = {
     {"from", KEY_FROM, "SOURCE", 0,
      "database (the default): one consistent snapshot of PostgreSQL, then the log; log: the log "
      "alone, which must still be whole",
+     0},
+    {"after-restore", KEY_RESTORED, NULL, 0,
+     "PostgreSQL was restored to an earlier moment: keep nothing that could bring back what is "
+     "gone, "
+     "neither the generation that is live now nor the part of the log before the new one",
      0},
     {"restart", KEY_RESTART, NULL, 0, "Start an unfinished generation over instead of continuing",
      0},
@@ -50,6 +57,9 @@ static error_t parse(int key, char *argument, struct argp_state *state)
         else if (strcmp(argument, "database") != 0)
             argp_error(state, "--from=%s is neither database nor log", argument);
         return 0;
+    case KEY_RESTORED:
+        command->restored = true;
+        return 0;
     case KEY_RESTART:
         command->options.restart = true;
         return 0;
@@ -64,6 +74,12 @@ static error_t parse(int key, char *argument, struct argp_state *state)
         return 0;
     case KEY_LIMIT:
         command->list.limit = tally_ctl_integer(state, "limit-differences", argument, 0, 1000000);
+        return 0;
+    case ARGP_KEY_END:
+        if (command->restored && command->options.source == TALLY_REBUILD_LOG)
+            argp_error(state, "--after-restore reads the database: the log has another history");
+        if (command->restored)
+            command->options.source = TALLY_REBUILD_RESTORED;
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -111,15 +127,16 @@ static void on_difference(void *context, const struct tally_verify_difference *d
 static json_t *result_json(const struct rebuild_command *command,
                            const struct tally_rebuild_result *result, double seconds)
 {
-    return json_pack("{s:I,s:I,s:b,s:b,s:I,s:I,s:I,s:I,s:I,s:I,s:f,s:f,s:O}", "generation",
+    return json_pack("{s:I,s:I,s:b,s:b,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:f,s:f,s:O}", "generation",
                      (json_int_t)result->generation, "previous", (json_int_t)result->previous,
                      "switched", result->switched, "resumed", result->resumed, "usersRead",
                      (json_int_t)result->users, "eventsApplied", (json_int_t)result->events,
                      "usersVerified", (json_int_t)result->verified.checked, "usersDiffering",
                      (json_int_t)result->verified.differing, "differences",
                      (json_int_t)result->verified.differences, "keysDropped",
-                     (json_int_t)result->dropped, "switchMs", (double)result->switch_us / 1000,
-                     "seconds", seconds, "listed", command->list.json);
+                     (json_int_t)result->dropped, "recordsForgotten", (json_int_t)result->forgotten,
+                     "switchMs", (double)result->switch_us / 1000, "seconds", seconds, "listed",
+                     command->list.json);
 }
 
 static void print_result(const struct rebuild_command *command,
@@ -140,8 +157,13 @@ static void print_result(const struct rebuild_command *command,
         tally_ctl_format_number(verified->checked, checked), verified->differing, duration);
     if (!result->switched)
         (void)printf("not switched: the new generation differs from the recount. `tallyctl "
-                     "rebuild --restart` starts over, --accept-differences switches all the "
-                     "same\n");
+                     "rebuild%s --restart` starts over, --accept-differences switches all the "
+                     "same\n",
+                     command->restored ? " --after-restore" : "");
+    else if (command->restored)
+        (void)printf("it is live. The generation before it is gone, and %" PRId64
+                     " records of the log, with the writes that the restore took away\n",
+                     result->forgotten);
     else if (result->previous != 0)
         (void)printf("it is live since %.0f ms after the last write to generation %" PRId64
                      ", which is kept for `tallyctl generations rollback`\n",

@@ -10,6 +10,10 @@
  * it is from, and the log since the first captured offsets brings all of them to the same end.
  *
  * From the log: the log is applied from its beginning, if it is still whole.
+ *
+ * From a restored database: as from PostgreSQL. Then nothing is kept that could bring back what the
+ * restore took away: neither the generation that was live, nor the part of the log that the new one
+ * does not need. A log that has lost its beginning is no source any more, for anybody.
  */
 #ifndef TALLY_SERVICE_CTL_REBUILD_H
 #define TALLY_SERVICE_CTL_REBUILD_H
@@ -17,7 +21,7 @@
 #include "core/settings.h"
 #include "service/ctl/verify.h"
 
-enum tally_rebuild_source { TALLY_REBUILD_DATABASE, TALLY_REBUILD_LOG };
+enum tally_rebuild_source { TALLY_REBUILD_DATABASE, TALLY_REBUILD_LOG, TALLY_REBUILD_RESTORED };
 
 struct tally_rebuild_progress {
     const char *what; /* "reading", "catching up", "verifying", "dropping" */
@@ -49,6 +53,7 @@ struct tally_rebuild_result {
     int64_t users;      /* written by this run */
     int64_t events;     /* taken from the log by this run */
     int64_t dropped;    /* keys of generations that are not kept any more */
+    int64_t forgotten;  /* records cut off the log, from a restored database */
     int64_t switch_us;  /* for which the live generation stood still */
     struct tally_verify_result verified;
 };

@@ -63,4 +63,8 @@ enum tally_status rebuild_switch(struct rebuild *rebuild,
 enum tally_status rebuild_follow(struct rebuild *rebuild,
                                  struct tally_error *error) TALLY_MUST_CHECK;
 
+/* rebuild_forget.c: cuts off the log what lies before the positions of the one that was built. */
+enum tally_status rebuild_forget(struct rebuild *rebuild,
+                                 struct tally_error *error) TALLY_MUST_CHECK;
+
 #endif

@@ -12,6 +12,7 @@ enum { PENDING_MOST = 100000, LOOK_US = 20000, MORE_BYTES = 64 };
 static const char *const source_texts[] = {
     [TALLY_REBUILD_DATABASE] = "database",
     [TALLY_REBUILD_LOG] = "log",
+    [TALLY_REBUILD_RESTORED] = "restored database",
 };
 
 /* --- an unfinished generation, or a new one -------------------------------------------------- */
@@ -221,14 +222,17 @@ static enum tally_status prove(struct rebuild *rebuild, bool *equal, struct tall
     return status;
 }
 
-/* One generation is kept for rollback: the one that was live until now. */
+/* One generation is kept for rollback: the one that was live until now, unless the database has
+ * gone back since. */
 static enum tally_status drop_older(struct rebuild *rebuild, struct tally_error *error)
 {
     struct tally_generation_entry entries[TALLY_GENERATIONS_MOST];
     size_t count = 0;
+    const int64_t kept =
+        rebuild->options->source == TALLY_REBUILD_RESTORED ? 0 : rebuild->live.number;
     enum tally_status status = tally_generation_list(rebuild->redis, entries, &count, error);
     for (size_t i = 0; i < count && status == TALLY_OK; i++) {
-        if (entries[i].role != TALLY_GENERATION_LIVE && entries[i].number != rebuild->live.number)
+        if (entries[i].role != TALLY_GENERATION_LIVE && entries[i].number != kept)
             status = rebuild_drop(rebuild, entries[i].number, error);
     }
     return status;
@@ -256,7 +260,9 @@ static enum tally_status run(struct rebuild *rebuild, struct tally_error *error)
     if (status != TALLY_OK)
         return status;
     rebuild->result->switched = true;
-    return drop_older(rebuild, error);
+    if (rebuild->options->source == TALLY_REBUILD_RESTORED)
+        status = rebuild_forget(rebuild, error);
+    return status == TALLY_OK ? drop_older(rebuild, error) : status;
 }
 
 enum tally_status tally_rebuild_run(const struct tally_rebuild_options *options,

@@ -23,6 +23,10 @@ struct tally_repair_result {
 enum tally_status tally_repairer_new(const struct tally_settings *settings,
                                      struct tally_repairer **repairer,
                                      struct tally_error *error) TALLY_MUST_CHECK;
+/* From now on a user who is newer in Redis than in PostgreSQL follows PostgreSQL too, unless Redis
+ * has the user from a later timeline: then this PostgreSQL has been replaced by another one. For
+ * whoever has made sure that this PostgreSQL is the one that is written to. */
+void tally_repairer_follow_source(struct tally_repairer *repairer);
 void tally_repairer_free(struct tally_repairer **repairer);
 
 /* Repairs these users, each named once. `result` grows; `each` (may be NULL) hears of every user

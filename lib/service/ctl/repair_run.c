@@ -25,6 +25,7 @@ struct tally_repairer {
     struct tally_verify_model model; /* knows the live generation */
     struct tally_restore_encoder encoder;
     struct tally_buffer out;
+    bool follow_source;
 };
 
 /* Users under repair, a batch at most. */
@@ -68,6 +69,11 @@ enum tally_status tally_repairer_new(const struct tally_settings *settings,
     else
         tally_repairer_free(&made);
     return status;
+}
+
+void tally_repairer_follow_source(struct tally_repairer *repairer)
+{
+    repairer->follow_source = true;
 }
 
 void tally_repairer_free(struct tally_repairer **repairer)
@@ -116,6 +122,8 @@ static enum tally_status recount(struct tally_repairer *repairer, struct batch *
                                   error);
     memset(batch->there, 0, sizeof batch->there);
     memset(batch->states, 0, sizeof batch->states);
+    for (size_t i = 0; i < batch->count; i++)
+        batch->states[i].timeline = timeline;
     for (int i = 0; status == TALLY_OK && i < rows->count; i++) {
         struct tally_recount_user user;
         tally_recount_user(rows, i, &user);
@@ -126,7 +134,8 @@ static enum tally_status recount(struct tally_repairer *repairer, struct batch *
 
 /* One user as the script wants it. What happened since the version in Redis is known where all of
  * its events were found; a key that is not there was lost after its events were counted. */
-static void describe(const struct batch *batch, size_t i, struct tally_repair_user *repair)
+static void describe(const struct tally_repairer *repairer, const struct batch *batch, size_t i,
+                     struct tally_repair_user *repair)
 {
     const struct tally_recount_user *recount = &batch->recounts[i];
     const bool equal = batch->there[i] && recount->version == batch->seen[i];
@@ -144,6 +153,7 @@ static void describe(const struct batch *batch, size_t i, struct tally_repair_us
         .known = equal || lost || found,
         .posts_after = found && !equal ? recount->posts_after : 0,
         .comments_after = found && !equal ? recount->comments_after : 0,
+        .follow_source = repairer->follow_source,
     };
 }
 
@@ -158,7 +168,7 @@ static enum tally_status write_partition(struct tally_repairer *repairer, struct
             tally_partition_of(batch->ids[i], repairer->model.partitions) != partition)
             continue;
         places[count] = i;
-        describe(batch, i, &users[count++]);
+        describe(repairer, batch, i, &users[count++]);
     }
     if (count == 0)
         return TALLY_OK;

@@ -130,7 +130,7 @@ static void print_components(const json_t *all)
     }
 }
 
-static bool all_up(const json_t *all)
+bool tally_status_all_up(const json_t *all)
 {
     size_t index = 0;
     json_t *component = NULL;
@@ -144,21 +144,27 @@ static bool all_up(const json_t *all)
     return true;
 }
 
-int tally_ctl_status(struct tally_ctl *ctl, int argc, char **argv)
+json_t *tally_status_collect(const struct tally_settings *settings)
 {
-    int code = tally_ctl_parse(ctl, &argp, NULL, argc, argv);
-    if (code != TALLY_CTL_FINE)
-        return code;
     struct task *tasks[PROBES];
     struct timespec due;
     (void)clock_gettime(CLOCK_REALTIME, &due);
     due.tv_sec += ALL_MS / 1000;
     for (size_t i = 0; i < PROBES; i++)
-        tasks[i] = start(&ctl->config.settings, probes[i].run);
+        tasks[i] = start(settings, probes[i].run);
     json_t *all = json_array();
     for (size_t i = 0; i < PROBES; i++)
         collect(tasks[i], i, &due, all);
-    bool healthy = all_up(all);
+    return all;
+}
+
+int tally_ctl_status(struct tally_ctl *ctl, int argc, char **argv)
+{
+    int code = tally_ctl_parse(ctl, &argp, NULL, argc, argv);
+    if (code != TALLY_CTL_FINE)
+        return code;
+    json_t *all = tally_status_collect(&ctl->config.settings);
+    bool healthy = tally_status_all_up(all);
     code = healthy ? TALLY_CTL_FINE : TALLY_CTL_DIFFERENT;
     if (ctl->json)
         return tally_ctl_print_json(

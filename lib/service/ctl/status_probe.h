@@ -37,6 +37,12 @@ tally_probe tally_probe_redis;
  */
 tally_probe tally_probe_services;
 
+/* What all probes find, as an array; what does not answer within 5 s is shown as down. Owned by the
+ * caller. */
+json_t *tally_status_collect(const struct tally_settings *settings);
+/* Whether every component is up, or paused as somebody asked for. */
+bool tally_status_all_up(const json_t *components);
+
 /* A component of this state and summary; `details` (may be NULL) is merged and released. */
 void tally_probe_add(json_t *components, const char *component, const char *state, json_t *details,
                      const char *format, ...) TALLY_PRINTF(5, 6);

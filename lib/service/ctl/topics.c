@@ -13,6 +13,8 @@ enum {
     TIMEOUT_MS = 10000,
     TOPICS = 2,
     VALUE_BYTES = 32,
+    SEGMENTS = 7, /* at least, of the time that records are kept */
+    SEGMENT_MOST_MS = 24 * 3600 * 1000,
 };
 
 struct topics_command {
@@ -72,7 +74,7 @@ static const struct argp argp = {
     .doc = "`topics create` makes the topics of events (TALLY_TOPIC) and of dead letters "
            "(TALLY_DLQ_TOPIC); topics that exist with the same partition count are left as they "
            "are. `topics status` shows them, and exits with 1 where one is "
-           "missing." TALLY_CTL_EXIT_DOC,
+           "missing or compacted." TALLY_CTL_EXIT_DOC,
 };
 
 static void describe_wanted(const struct topics_command *command, struct topic topics[TOPICS])
@@ -90,15 +92,24 @@ static void describe_wanted(const struct topics_command *command, struct topic t
 static enum tally_status create(struct tally_kafka_admin *admin, struct topic *topic,
                                 int replication, struct tally_error *error)
 {
-    char retention[VALUE_BYTES];
+    char retention[VALUE_BYTES], segment[VALUE_BYTES];
     (void)snprintf(retention, sizeof retention, "%" PRId64, topic->retention_ms);
+    /* A record goes with its segment, and that when its newest record is old enough: Kafka's
+     * default of a week would double the time that an erased user's records are kept. */
+    (void)snprintf(segment, sizeof segment, "%" PRId64,
+                   topic->retention_ms / SEGMENTS < SEGMENT_MOST_MS ? topic->retention_ms / SEGMENTS
+                                                                    : SEGMENT_MOST_MS);
     /* acks=all means what it says only when a write needs a second replica; with fewer than three
      * one lost broker would then stop all writes. */
     const char *in_sync = replication >= 3 ? "2" : "1";
     const struct tally_kafka_topic_config configs[] = {
-        {"cleanup.policy", "delete"},     {"retention.ms", retention},
-        {"retention.bytes", "-1"},        {"unclean.leader.election.enable", "false"},
-        {"compression.type", "producer"}, {"message.timestamp.type", "CreateTime"},
+        {"cleanup.policy", "delete"},
+        {"retention.ms", retention},
+        {"segment.ms", segment},
+        {"retention.bytes", "-1"},
+        {"unclean.leader.election.enable", "false"},
+        {"compression.type", "producer"},
+        {"message.timestamp.type", "CreateTime"},
         {"min.insync.replicas", in_sync}, /* last: left to the brokers where the replicas are */
     };
     const size_t config_count = sizeof configs / sizeof configs[0] - (replication < 0 ? 1 : 0);
@@ -168,7 +179,8 @@ static int create_topics(struct topics_command *command, struct tally_kafka_admi
 /* Keeps the settings that say how safe and how long the events are kept. */
 static void note_config(void *context, const char *name, const char *value)
 {
-    static const char *const shown[] = {"cleanup.policy", "retention.ms", "retention.bytes",
+    static const char *const shown[] = {"cleanup.policy",      "retention.ms",
+                                        "retention.bytes",     "segment.ms",
                                         "min.insync.replicas", "compression.type"};
     for (size_t i = 0; i < sizeof shown / sizeof shown[0]; i++)
         if (strcmp(name, shown[i]) == 0)
@@ -200,6 +212,14 @@ static enum tally_status describe(struct tally_kafka_admin *admin, const char *n
     return status;
 }
 
+/* Compaction takes a user's older events away and leaves the newer ones. */
+static bool compacted(const json_t *topic)
+{
+    const char *policy =
+        json_string_value(json_object_get(json_object_get(topic, "configs"), "cleanup.policy"));
+    return policy != NULL && strstr(policy, "compact") != NULL;
+}
+
 static void print_topic(json_t *topic)
 {
     const char *name = json_string_value(json_object_get(topic, "topic"));
@@ -216,6 +236,10 @@ static void print_topic(json_t *topic)
     json_t *value = NULL;
     json_object_foreach(json_object_get(topic, "configs"), key, value)(void)
         printf("  %-22s %s\n", key, json_string_value(value));
+    if (compacted(topic))
+        (void)puts(
+            "  compaction would leave holes in the counts of a read model that is built from "
+            "this log: set cleanup.policy=delete");
 }
 
 static int show_topics(struct topics_command *command, struct tally_kafka_admin *admin)
@@ -231,7 +255,7 @@ static int show_topics(struct topics_command *command, struct tally_kafka_admin 
             json_decref(list);
             return tally_ctl_fail(command->ctl, &error);
         }
-        if (!json_is_true(json_object_get(topic, "exists")))
+        if (!json_is_true(json_object_get(topic, "exists")) || compacted(topic))
             code = TALLY_CTL_DIFFERENT;
         if (!command->ctl->json)
             print_topic(topic);

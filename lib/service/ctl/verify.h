@@ -17,11 +17,12 @@
 #include <stdint.h>
 
 #define TALLY_VERIFY_VALUE_BYTES 80
+#define TALLY_VERIFY_CURSOR_BYTES 24
 
 /* One field of one user. Fields: posts, comments, name, email, avatar, deleted, version (the read
  * model did not reach the version within the grace, or is ahead of PostgreSQL), missing (nothing
- * in the read model), ghost (a key whose user does not exist, or in the wrong partition),
- * total users/posts/comments (user_id is 0). */
+ * in the read model), ghost (a key whose user does not exist), misplaced (a key in the wrong
+ * partition), total users/posts/comments (user_id is 0). */
 struct tally_verify_difference {
     int64_t user_id;
     const char *field;
@@ -31,26 +32,49 @@ struct tally_verify_difference {
     int64_t found_version;    /* in the read model; 0: there is none */
 };
 
+/* How far a walk has come. */
+struct tally_verify_place {
+    bool keys;       /* every user is settled, the keys are being looked through for ghosts */
+    int64_t user_id; /* every user up to this one is settled */
+    char cursor[TALLY_VERIFY_CURSOR_BYTES]; /* of the keys; "" or "0": at their beginning */
+};
+
 struct tally_verify_options {
     const char *pg_dsn;
     const char *redis_url;
     int64_t redis_timeout_ms;
-    int64_t generation;  /* to be checked; 0: the live one */
-    int64_t sample;      /* check about so many users, picked at random, alone; 0: everything */
+    int64_t generation; /* to be checked; 0: the live one */
+    int64_t sample;     /* check about so many users, picked at random, alone; 0: everything */
+    double
+        sample_percent;  /* the same as a share of all users, where `sample` is 0; 0: everything */
     int64_t grace_ms;    /* longest wait for one user's events */
     size_t pending_most; /* users waited for at once; at the bound the walk pauses. > 0 */
     /* Called as they come; may be NULL. */
     void (*on_difference)(void *context, const struct tally_verify_difference *difference);
+    /* A user who is equal, but marked as degraded; may be NULL. */
+    void (*on_flagged)(void *context, int64_t user_id, int64_t version);
+    /* For a walk that is slow and may be interrupted. */
+    const struct tally_verify_place *from; /* begin here; NULL: at the beginning */
+    int chunk_users; /* users of one read; 0: TALLY_RECOUNT_MOST, which is also the most */
+    int64_t look_ms; /* look again at who is in flight every so often while the walk goes on; 0:
+                        only at the bound and at the end */
+    bool without_totals;
+    /* After each read, with how many users or keys it was (0: of users seen before), and where the
+     * walk can begin again. May be NULL. Any other status than OK ends the run with it. */
+    enum tally_status (*on_step)(void *context, const struct tally_verify_place *place,
+                                 size_t looked, struct tally_error *error);
     /* After each chunk and look; `total` is 0 where it is not known. */
     void (*on_progress)(void *context, int64_t checked, int64_t total, size_t pending);
     void *context;
 };
 
+/* A larger sample is cut to this: its ids are held in memory. */
 #define TALLY_VERIFY_SAMPLE_MOST 1000000
 
 struct tally_verify_result {
     int64_t generation;
     int32_t partitions;
+    int64_t population;  /* users there were at the start, deleted ones included */
     int64_t checked;     /* users */
     int64_t equal;       /* of them, at once or in the end */
     int64_t resolved;    /* of the equal, those that were in flight at the first look */

@@ -13,10 +13,11 @@ enum {
     TOTALS_PAUSE_MS = 100,
 };
 
-static void tell_ghosts(struct verify_run *run, const int64_t *ids, size_t count, const char *why)
+static void tell_keys(struct verify_run *run, const int64_t *ids, size_t count, const char *field,
+                      const char *why)
 {
     for (size_t i = 0; i < count; i++) {
-        struct tally_verify_difference difference = {.user_id = ids[i], .field = "ghost"};
+        struct tally_verify_difference difference = {.user_id = ids[i], .field = field};
         (void)snprintf(difference.expected, sizeof difference.expected, "(none)");
         (void)snprintf(difference.found, sizeof difference.found, "%s", why);
         verify_tell(run, &difference);
@@ -27,21 +28,27 @@ static void tell_ghosts(struct verify_run *run, const int64_t *ids, size_t count
  * without a row is no event on its way. */
 static enum tally_status find_ghosts(struct verify_run *run, int64_t *ids, int64_t *misplaced)
 {
+    const struct tally_verify_place *from = run->options->from;
     char cursor[TALLY_VERIFY_CURSOR_BYTES] = "0";
+    if (from != NULL && from->keys && from->cursor[0] != '\0')
+        memcpy(cursor, from->cursor, sizeof cursor);
     enum tally_status status = TALLY_OK;
     do {
         size_t count = 0, misplaced_count = 0;
         status = tally_verify_model_scan(&run->model, cursor, ids, SCAN_MOST, &count, misplaced,
                                          &misplaced_count, run->error);
         run->result->keys += (int64_t)(count + misplaced_count);
-        tell_ghosts(run, misplaced, misplaced_count, "key in a partition that is not the user's");
+        tell_keys(run, misplaced, misplaced_count, "misplaced",
+                  "key in a partition that is not the user's");
         for (size_t done = 0; status == TALLY_OK && done < count;) {
             size_t step = count - done < CHUNK ? count - done : CHUNK, absent = 0;
             status = tally_recount_absent(run->connection, ids + done, step, &absent, run->error);
-            tell_ghosts(run, ids + done, absent, "key of a user that does not exist");
+            tell_keys(run, ids + done, absent, "ghost", "key of a user that does not exist");
             done += step;
         }
         verify_progress(run);
+        if (status == TALLY_OK && strcmp(cursor, "0") != 0)
+            status = verify_step(run, count + misplaced_count, cursor);
     } while (status == TALLY_OK && strcmp(cursor, "0") != 0);
     return status;
 }

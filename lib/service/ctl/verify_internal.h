@@ -25,6 +25,8 @@ struct verify_run {
     size_t pending_count;
     struct tally_backoff backoff;
     struct tally_random random;
+    int64_t last_id;                             /* the walk has read the users up to this one */
+    int64_t next_look_us;                        /* monotonic */
     int64_t total;                               /* users to check, for the progress */
     bool summing;                                /* the walk adds up what it counts */
     struct tally_verify_differences differences; /* of the user at hand */
@@ -32,8 +34,18 @@ struct verify_run {
 
 void verify_pause_ms(int64_t milliseconds);
 void verify_progress(const struct verify_run *run);
+/* Tells how far the walk is, after `looked` users or keys; `cursor` is that of the keys, NULL while
+ * the users are walked. */
+enum tally_status verify_step(const struct verify_run *run, size_t looked,
+                              const char *cursor) TALLY_MUST_CHECK;
 /* Counts a difference and passes it on. */
 void verify_tell(struct verify_run *run, const struct tally_verify_difference *difference);
+
+/* Compares rows that were just read from PostgreSQL with Redis, which is read now. */
+enum tally_status verify_first_look(struct verify_run *run,
+                                    const struct tally_recount_rows *rows) TALLY_MUST_CHECK;
+/* One look at all who are pending. */
+enum tally_status verify_look_again(struct verify_run *run) TALLY_MUST_CHECK;
 
 /* Looks through the generation's keys for those of users that do not exist. */
 enum tally_status verify_ghosts(struct verify_run *run) TALLY_MUST_CHECK;

@@ -37,7 +37,6 @@ void tally_verify_model_user(const struct tally_verify_model *model, size_t inde
 /* One step over the keys: fills `ids` with up to `most` users, and `misplaced` with how many keys
  * lie in a partition that is not the user's. `*cursor` is "0" at the start and again at the end; it
  * holds 24 bytes. A step may hold more keys than asked for, never more than `most`. */
-#define TALLY_VERIFY_CURSOR_BYTES 24
 enum tally_status tally_verify_model_scan(struct tally_verify_model *model,
                                           char cursor[TALLY_VERIFY_CURSOR_BYTES], int64_t *ids,
                                           size_t most, size_t *count, int64_t *misplaced,

@@ -117,6 +117,24 @@ static void release(struct run *run)
         event_base_free(process->base);
 }
 
+static int run_configured(struct run *run)
+{
+    struct tally_error error = {0};
+    (void)take_log_level(run);
+    /* libpq and hiredis write to sockets whose peer may have gone. */
+    (void)signal(SIGPIPE, SIG_IGN);
+    int code = EXIT_SUCCESS;
+    if (start(run, &error) == TALLY_OK) {
+        code = serve(run);
+    } else {
+        tally_log_error(TALLY_LOG_ERROR, "service.start", &error);
+        code = error.status == TALLY_CONFIG ? EX_CONFIG : EXIT_FAILURE;
+    }
+    release(run);
+    tally_log(TALLY_LOG_INFO, "service.stopped", TALLY_INTEGER("code", code));
+    return code;
+}
+
 int tally_process_run(const struct tally_process_service *description, void *service, int argc,
                       char **argv)
 {
@@ -130,17 +148,14 @@ int tally_process_run(const struct tally_process_service *description, void *ser
     }
     if (run.process.config.action == TALLY_CONFIG_CHECK)
         return EXIT_SUCCESS;
-    (void)take_log_level(&run);
-    /* libpq and hiredis write to sockets whose peer may have gone. */
-    (void)signal(SIGPIPE, SIG_IGN);
-    int code = EXIT_SUCCESS;
-    if (start(&run, &error) == TALLY_OK) {
-        code = serve(&run);
-    } else {
-        tally_log_error(TALLY_LOG_ERROR, "service.start", &error);
-        code = error.status == TALLY_CONFIG ? EX_CONFIG : EXIT_FAILURE;
-    }
-    release(&run);
-    tally_log(TALLY_LOG_INFO, "service.stopped", TALLY_INTEGER("code", code));
-    return code;
+    return run_configured(&run);
+}
+
+int tally_process_run_with(const struct tally_process_service *description, void *service,
+                           const struct tally_config *config)
+{
+    struct run run = {.description = description, .service = service};
+    tally_log_start(description->name, TALLY_LOG_INFO);
+    run.process.config = *config;
+    return run_configured(&run);
 }

@@ -1,5 +1,5 @@
 /*
- * Process: what the three services have in common from main() to exit: settings, event loop,
+ * Process: what the services have in common from main() to exit: settings, event loop,
  * metrics, life cycle, admin port, reload.
  *
  * Exit codes: 0 told to stop, and drained; 1 it could not start, could not go on, or its drain was
@@ -48,6 +48,11 @@ struct tally_process_service {
 /* Runs the service until SIGTERM, SIGINT or tally_process_fail(); returns the exit code. */
 int tally_process_run(const struct tally_process_service *description, void *service, int argc,
                       char **argv);
+
+/* The same for a program that has read its settings and the flags of its own already; they are
+ * copied. */
+int tally_process_run_with(const struct tally_process_service *description, void *service,
+                           const struct tally_config *config);
 
 /* For `start`: opens the admin port with these checks. */
 enum tally_status tally_process_admin(struct tally_process *process,

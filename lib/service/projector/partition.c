@@ -18,6 +18,7 @@ void tally_partition_resume(struct tally_partition *partition,
     *partition = (struct tally_partition){
         .standing = TALLY_PARTITION_CURRENT,
         .epoch = position->epoch,
+        .until = position->until,
         .next = position->offset,
         .folded = position->offset,
         .applied = position->offset,
@@ -45,6 +46,11 @@ enum tally_status tally_position_check(const struct tally_position *position, in
                           "the read model was built from %d partitions, and the topic has %d; "
                           "`tallyctl rebuild` builds it anew",
                           position->partitions, log->partitions);
+    if (position->totals_lost && position->offset > 0)
+        return tally_fail(error, TALLY_CONFIG,
+                          "the totals of partition %d are lost; `tallyctl rebuild` builds the read "
+                          "model anew",
+                          partition);
     if (position->offset < log->low)
         return tally_fail(error, TALLY_CONFIG,
                           "partition %d: retention has dropped the offsets %" PRId64 " to %" PRId64

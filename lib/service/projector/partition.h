@@ -22,6 +22,7 @@ enum tally_partition_standing {
 struct tally_partition {
     enum tally_partition_standing standing;
     int64_t epoch;              /* stored with the position */
+    int64_t until;              /* reads are refused before it: the model is being built */
     int64_t next;               /* offset after all that was taken from Kafka */
     int64_t folded;             /* offset after all that was sent to Redis */
     int64_t applied;            /* offset after all that Redis has confirmed */

@@ -30,6 +30,7 @@ struct tally_report_metrics {
     struct tally_metric *consumer_restarts;
     struct tally_metric *cached_users;
     struct tally_metric *loaded_users;
+    struct tally_metric *lost_users;
     struct tally_histogram *round_seconds;
 };
 

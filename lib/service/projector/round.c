@@ -1,7 +1,9 @@
 #include "service/projector/round.h"
 
 #include "domain/partitioner.h"
+#include "view/generation.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -45,6 +47,7 @@ void tally_round_clear(struct tally_round *round)
     tally_round_drop_items(round);
     round->call_count = 0;
     round->failed = false;
+    round->headless = NULL;
     tally_buffer_clear(&round->out);
 }
 
@@ -203,6 +206,24 @@ static struct tally_chunk *open_chunk(struct tally_model *model, int32_t id, int
     return chunk;
 }
 
+/* A user whose first event is missing from the log that the read model is being built from: others
+ * may be missing altogether, and nobody would know. Such is a topic that was made anew and not
+ * filled again. A user whose first event was set aside is flagged, and no such case. */
+static enum tally_status check_beginning(const struct tally_round_item *item,
+                                         const struct tally_partition *partition,
+                                         struct tally_error *error)
+{
+    const struct tally_user_state *state = &item->slot->state;
+    if (state->version > 0 || state->flagged || item->event.version == 1 ||
+        partition->until == TALLY_UNTIL_NEVER || item->record.offset >= partition->until)
+        return TALLY_OK;
+    return tally_fail(error, TALLY_CONFIG,
+                      "the read model is being built from a log that does not hold all: user "
+                      "%" PRId64 " begins with version %" PRId64 " in partition %d; `tallyctl "
+                      "rebuild` builds it from PostgreSQL",
+                      item->event.user_id, item->event.version, item->record.partition);
+}
+
 static enum tally_status fold_item(struct tally_round *round, struct tally_model *model,
                                    struct tally_apply_encoder *encoder,
                                    struct tally_round_item *item, int64_t from,
@@ -215,12 +236,18 @@ static enum tally_status fold_item(struct tally_round *round, struct tally_model
     enum tally_status status = TALLY_OK;
     if (item->slot != NULL && !tally_chunk_fits(chunk, item->slot, item->event.at_us))
         status = cut(round, model, encoder, id, error);
+    if (status == TALLY_OK && item->poison == NULL && item->slot != NULL)
+        status = check_beginning(item, &model->partitions[id], error);
+    if (status == TALLY_CONFIG)
+        round->headless = item;
+    if (status != TALLY_OK)
+        return status;
     if (item->poison != NULL)
         tally_chunk_flag(chunk, item->record.offset, item->slot);
     else
         item->outcome = (enum tally_outcome)tally_chunk_fold(chunk, item->record.offset, item->slot,
                                                              &item->event, &item->profile);
-    return status;
+    return TALLY_OK;
 }
 
 enum tally_status tally_round_fold(struct tally_round *round, struct tally_model *model,
@@ -262,6 +289,10 @@ enum tally_status tally_round_heartbeat(struct tally_round *round, struct tally_
         .to_offset = stands->folded,
         .event_at_ms = -1,
         .fresh_at_ms = fresh_at_ms,
+        /* Should their key have been evicted or removed, they are back before anybody starts from
+         * what is left. */
+        .totals = stands->totals,
+        .totals_changed = true,
     };
     return add_apply(round, encoder, &apply, 0, error);
 }

@@ -51,7 +51,8 @@ struct tally_round {
     size_t call_count;
     size_t call_capacity;
     struct tally_buffer out;
-    bool failed; /* memory ran out: nothing of it may be sent */
+    const struct tally_round_item *headless; /* folding ended there: see tally_round_fold() */
+    bool failed;                             /* memory ran out: nothing of it may be sent */
 };
 
 /* `most` records a round. False where there is no memory. */
@@ -68,7 +69,8 @@ void tally_round_clear(struct tally_round *round);
 bool tally_round_take(struct tally_round *round, struct tally_model *model,
                       struct tally_record *record);
 /* Folds all items in their order into apply calls. Every slot of a current partition must be
- * loaded. TALLY_NO_MEMORY: nothing may be sent, and all partitions of the round are to be lost. */
+ * loaded. Otherwise nothing may be sent, and all partitions of the round are to be lost:
+ * TALLY_NO_MEMORY; CONFIG: the read model is being built from a log that lacks its beginning. */
 enum tally_status tally_round_fold(struct tally_round *round, struct tally_model *model,
                                    struct tally_apply_encoder *encoder,
                                    struct tally_error *error) TALLY_MUST_CHECK;

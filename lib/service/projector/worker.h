@@ -29,6 +29,8 @@ struct tally_watch {
     int64_t fresh_written_ms; /* what of it Redis knows */
     int64_t progress_us;      /* monotonic: something was applied, or nothing was to be */
     int64_t progress_offset;
+    int64_t compared_us;    /* monotonic: the position was compared with the log */
+    int64_t doubted_offset; /* of the gap, or of the user without a beginning, for which it was */
 };
 
 struct tally_worker {
@@ -65,9 +67,11 @@ struct tally_worker {
     size_t current; /* the flight to be filled next; the other one is older */
     struct tally_round pulse;
     int64_t pulse_us;   /* monotonic: next heartbeat */
+    int64_t server_us;  /* monotonic: next look at what Redis is */
     int64_t summary_us; /* monotonic: next summary line */
     int64_t summary_events;
-    struct tally_log_limit anomaly_limit, trouble_limit, redis_limit, letter_limit;
+    struct tally_log_limit anomaly_limit, trouble_limit, letter_limit, lost_limit;
+    struct tally_log_repeat redis_losses;
 
     struct tally_error trouble; /* the last one, for the reason of a stall; OK: none */
     struct tally_error fatal;   /* OK: none; else the thread ends */

@@ -5,7 +5,24 @@
 
 #include <string.h>
 
-enum { LETTER_WAIT_MS = 10000, LOG_INTERVAL_MS = 1000 };
+enum { LETTER_WAIT_MS = 10000, LOG_INTERVAL_MS = 1000, COMPARED_US = 5 * 1000 * 1000 };
+
+/* Users that this projector knew were gone from Redis when it wrote their counts. */
+static void tell_lost_users(struct tally_worker *worker, int32_t partition, int64_t users)
+{
+    int64_t suppressed = 0;
+    if (users == 0)
+        return;
+    tally_metric_add(worker->metrics->lost_users, users);
+    if (tally_log_allow(&worker->lost_limit, LOG_INTERVAL_MS, &suppressed))
+        tally_log(TALLY_LOG_ERROR, "projector.users_lost", TALLY_INTEGER("users", users),
+                  TALLY_INTEGER("partition", partition),
+                  TALLY_TEXT("reason",
+                             "keys of users were evicted or removed from Redis; these are "
+                             "flagged, and others may be missing unseen: `tallyctl repair "
+                             "--all-differing` restores them"),
+                  TALLY_INTEGER("suppressed", suppressed));
+}
 
 /* One reply of an apply call. */
 static enum tally_status receive_outcome(struct tally_worker *worker,
@@ -17,6 +34,8 @@ static enum tally_status receive_outcome(struct tally_worker *worker,
     if (status != TALLY_OK)
         return status;
     status = tally_apply_outcome(reply, error);
+    if (status == TALLY_OK)
+        tell_lost_users(worker, call->partition, tally_apply_lost_users(reply));
     freeReplyObject(reply);
     struct tally_partition *partition = &worker->model->partitions[call->partition];
     if (status == TALLY_OK && partition->standing == TALLY_PARTITION_CURRENT) {
@@ -154,13 +173,20 @@ static enum tally_status load_users(struct tally_worker *worker, struct tally_ro
     return tally_load_answer(round, worker->model, worker->redis, error);
 }
 
-/* The dead letters could not be written, or memory ran out: nothing of the round is sent, and its
- * partitions are read again from their positions, after a pause. */
-static void give_up_round(struct tally_worker *worker, const struct tally_round *round,
-                          const struct tally_error *error)
+/* Nothing of it is sent; its partitions go back to their positions, which are compared with the
+ * log on the way. */
+static void lose_partitions(struct tally_worker *worker, const struct tally_round *round)
 {
     for (size_t i = 0; i < round->count; i++)
         tally_model_lose(worker->model, round->items[i].record.partition);
+}
+
+/* The dead letters could not be written, or memory ran out: the round is read again after a pause.
+ */
+static void give_up_round(struct tally_worker *worker, const struct tally_round *round,
+                          const struct tally_error *error)
+{
+    lose_partitions(worker, round);
     worker->trouble = *error;
     worker->retry_us = tally_clock_monotonic_us() +
                        tally_backoff_next_ms(&worker->backoff, &worker->random) * 1000;
@@ -168,6 +194,38 @@ static void give_up_round(struct tally_worker *worker, const struct tally_round 
     if (tally_log_allow(&worker->letter_limit, LOG_INTERVAL_MS, &suppressed))
         tally_log(TALLY_LOG_ERROR, "projector.round_given_up", TALLY_TEXT("reason", error->text),
                   TALLY_INTEGER("events", round->count), TALLY_INTEGER("suppressed", suppressed));
+}
+
+/* Whether the round has a gap in a partition whose position was not compared with the log lately.
+ * Rather than an event, the log may be missing: a topic that was made anew and filled again beyond
+ * the position goes on under the consumer's feet, and skips what it holds before. One gap is
+ * doubted once. */
+static bool log_in_doubt(struct tally_worker *worker, const struct tally_round *round)
+{
+    const int64_t now_us = tally_clock_monotonic_us();
+    for (size_t i = 0; i < round->count; i++) {
+        const struct tally_round_item *item = &round->items[i];
+        struct tally_watch *watch = &worker->watches[item->record.partition];
+        if (item->outcome != TALLY_OUTCOME_GAP || item->record.offset == watch->doubted_offset ||
+            now_us - watch->compared_us <= COMPARED_US)
+            continue;
+        watch->doubted_offset = item->record.offset;
+        return true;
+    }
+    return false;
+}
+
+/* A user without a beginning may also be one whom a Redis that went back in time does not have yet:
+ * what it has is read again before anybody believes it. */
+static bool read_in_doubt(struct tally_worker *worker, const struct tally_round *round)
+{
+    if (round->headless == NULL)
+        return false;
+    struct tally_watch *watch = &worker->watches[round->headless->record.partition];
+    const int64_t offset = round->headless->record.offset;
+    const bool doubted = watch->doubted_offset == offset;
+    watch->doubted_offset = offset;
+    return !doubted;
 }
 
 static void send_round(struct tally_worker *worker, struct tally_flight *flight)
@@ -184,10 +242,16 @@ static void send_round(struct tally_worker *worker, struct tally_flight *flight)
         return;
     }
     status = tally_round_fold(round, worker->model, &worker->encoder, &error);
+    if (status == TALLY_OK && log_in_doubt(worker, round)) {
+        lose_partitions(worker, round);
+        return;
+    }
     if (status == TALLY_OK)
         status = tally_dead_letters_write(worker->letters, round, LETTER_WAIT_MS, &error);
     if (status != TALLY_OK) {
         give_up_round(worker, round, &error);
+        if (status == TALLY_CONFIG && !read_in_doubt(worker, round))
+            tally_worker_fail(worker, &error);
         return;
     }
     if (round->call_count > 0) {

@@ -57,6 +57,9 @@ void tally_worker_check_topic(struct tally_worker *worker)
     if (status == TALLY_OK) {
         worker->topic_missing_us = 0;
         tally_report_say(worker->report, TALLY_REPORT_KAFKA, NULL);
+        /* It may be another topic of the same name, whose offsets happen to fit: each position is
+         * compared with the log again. */
+        tally_model_lose_all(worker->model);
     } else if (status == TALLY_NOT_FOUND &&
                tally_clock_monotonic_us() - worker->topic_missing_us > TOPIC_GONE_US) {
         tally_worker_fail(worker, &error);

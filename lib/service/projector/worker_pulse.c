@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { PULSE_US = 500 * 1000, SUMMARY_US = 10 * 1000 * 1000 };
+enum { PULSE_US = 500 * 1000, SUMMARY_US = 10 * 1000 * 1000, SERVER_US = 5 * 1000 * 1000 };
 
 /* Moves fresh_at_ms to the latest time for which it is known that nothing was missing. */
 static void note_fresh(struct tally_watch *watch, const struct tally_partition *partition,
@@ -150,6 +150,21 @@ static void write_pulse(struct tally_worker *worker)
         tally_model_lose_all(worker->model);
 }
 
+/* Whether Redis is still fit to hold the read model: it may be told to evict keys, or be demoted,
+ * while it runs. */
+static void check_server(struct tally_worker *worker, int64_t now_us)
+{
+    struct tally_error error = {0};
+    if (worker->redis == NULL || now_us < worker->server_us)
+        return;
+    worker->server_us = now_us + SERVER_US;
+    const enum tally_status status = tally_redis_check_server(worker->redis, &error);
+    if (status != TALLY_OK)
+        tally_worker_disconnect(worker, &error);
+    if (status == TALLY_CONFIG)
+        tally_worker_fail(worker, &error);
+}
+
 static void write_summary(struct tally_worker *worker, int64_t now_us)
 {
     if (now_us < worker->summary_us)
@@ -176,5 +191,6 @@ void tally_worker_pulse(struct tally_worker *worker)
     judge_kafka(worker);
     if (worker->redis != NULL)
         write_pulse(worker);
+    check_server(worker, now_us);
     write_summary(worker, now_us);
 }

@@ -75,7 +75,7 @@ void tally_worker_connect(struct tally_worker *worker)
 void tally_worker_disconnect(struct tally_worker *worker, const struct tally_error *error)
 {
     int64_t suppressed = 0;
-    if (tally_log_allow(&worker->redis_limit, LOG_INTERVAL_MS, &suppressed))
+    if (tally_log_news(&worker->redis_losses, error->text, &suppressed))
         tally_log(TALLY_LOG_WARNING, "projector.redis_lost", TALLY_TEXT("reason", error->text),
                   TALLY_INTEGER("suppressed", suppressed));
     tally_redis_close(&worker->redis);
@@ -209,9 +209,12 @@ static enum tally_status resume(struct tally_worker *worker, const struct return
     if (status != TALLY_OK)
         return position->present ? status : confirm_missing(worker, error);
     tally_partition_resume(&worker->model->partitions[trip->id], position);
+    const int64_t now_us = tally_clock_monotonic_us();
     worker->watches[trip->id] = (struct tally_watch){
-        .progress_us = tally_clock_monotonic_us(),
+        .progress_us = now_us,
         .progress_offset = position->offset,
+        .compared_us = now_us,
+        .doubted_offset = worker->watches[trip->id].doubted_offset,
     };
     tally_log(TALLY_LOG_INFO, "projector.partition_resumed", TALLY_INTEGER("partition", trip->id),
               TALLY_INTEGER("generation", worker->model->generation),

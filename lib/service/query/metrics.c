@@ -53,25 +53,33 @@ void tally_query_thread_metrics_register(struct tally_query_thread_metrics *thre
         const char *name;
         const char *help;
         size_t offset;
-    } gauges[] = {
-        {"tally_query_breaker_open", "1 while there is no usable connection to Redis",
-         offsetof(struct tally_query_thread_metrics, breaker_open)},
+        const char *label; /* before the thread's */
+        bool counts;
+    } rows[] = {
+        {"tally_breaker_state",
+         "0 closed; 1 half-open, 2 open: requests that need the server are refused at once",
+         offsetof(struct tally_query_thread_metrics, breaker_state), "dependency=\"redis\",",
+         false},
+        {"tally_breaker_opened_total", "Times the breaker has opened",
+         offsetof(struct tally_query_thread_metrics, breaker_opened), "dependency=\"redis\",",
+         true},
         {"tally_query_read_model_complete", "1 while every partition can be read",
-         offsetof(struct tally_query_thread_metrics, complete)},
+         offsetof(struct tally_query_thread_metrics, complete), "", false},
         {"tally_query_reads_in_flight", "Reads not answered yet",
-         offsetof(struct tally_query_thread_metrics, in_flight)},
+         offsetof(struct tally_query_thread_metrics, in_flight), "", false},
         {"tally_query_waiters", "Requests waiting for a version",
-         offsetof(struct tally_query_thread_metrics, waiters)},
+         offsetof(struct tally_query_thread_metrics, waiters), "", false},
         {"tally_query_connections", "Client connections that are open",
-         offsetof(struct tally_query_thread_metrics, connections)},
+         offsetof(struct tally_query_thread_metrics, connections), "", false},
     };
-    for (size_t i = 0; i < sizeof gauges / sizeof gauges[0]; i++) {
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         for (size_t thread = 0; thread < count; thread++) {
-            char labels[32];
-            (void)snprintf(labels, sizeof labels, "thread=\"%zu\"", thread);
-            struct tally_metric *gauge =
-                tally_metrics_gauge(registry, gauges[i].name, gauges[i].help, labels);
-            *(struct tally_metric **)(void *)((char *)&threads[thread] + gauges[i].offset) = gauge;
+            char labels[64];
+            (void)snprintf(labels, sizeof labels, "%sthread=\"%zu\"", rows[i].label, thread);
+            struct tally_metric *metric =
+                rows[i].counts ? tally_metrics_counter(registry, rows[i].name, rows[i].help, labels)
+                               : tally_metrics_gauge(registry, rows[i].name, rows[i].help, labels);
+            *(struct tally_metric **)(void *)((char *)&threads[thread] + rows[i].offset) = metric;
         }
     }
 }

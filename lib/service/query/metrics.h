@@ -29,7 +29,8 @@ struct tally_query_metrics {
 
 /* What one thread shows. */
 struct tally_query_thread_metrics {
-    struct tally_metric *breaker_open;
+    struct tally_metric *breaker_state;
+    struct tally_metric *breaker_opened;
     struct tally_metric *complete;
     struct tally_metric *in_flight;
     struct tally_metric *waiters;

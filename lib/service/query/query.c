@@ -97,6 +97,7 @@ static void register_metrics(struct tally_query *query)
     tally_query_thread_metrics_register(gauges, query->count, query->options.metrics);
     for (size_t i = 0; i < query->count; i++) {
         query->threads[i].shared = &query->shared;
+        query->threads[i].number = i;
         query->threads[i].gauges = gauges[i];
     }
 }

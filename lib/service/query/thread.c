@@ -95,7 +95,8 @@ static void publish(struct tally_query_thread *thread)
     tally_lookup_health(thread->lookup, &health);
     if (health.connected != thread->published.connected)
         tally_log(health.connected ? TALLY_LOG_INFO : TALLY_LOG_WARNING,
-                  health.connected ? "query.redis_connected" : "query.redis_lost",
+                  health.connected ? "breaker.closed" : "breaker.opened",
+                  TALLY_TEXT("dependency", "redis"), TALLY_INTEGER("thread", thread->number),
                   TALLY_TEXT("cause", health.connected ? "" : health.reason));
     if (health.complete != thread->published.complete)
         tally_log(TALLY_LOG_INFO,
@@ -104,7 +105,8 @@ static void publish(struct tally_query_thread *thread)
                   TALLY_INTEGER("partitions", health.partitions),
                   TALLY_TEXT("cause", health.reason));
     tally_query_metrics_reads(&thread->shared->metrics, &thread->published, &health);
-    tally_metric_set(thread->gauges.breaker_open, !health.connected);
+    tally_metric_set(thread->gauges.breaker_state, health.breaker);
+    tally_metric_add(thread->gauges.breaker_opened, health.losses - thread->published.losses);
     tally_metric_set(thread->gauges.complete, health.complete);
     tally_metric_set(thread->gauges.in_flight, (double)health.in_flight);
     tally_metric_set(thread->gauges.waiters, (double)health.waiters);
@@ -172,6 +174,7 @@ enum tally_status tally_query_thread_open(struct tally_query_thread *thread,
     const struct tally_lookup_options lookup = {
         .redis_url = settings->redis_url,
         .timeout_ms = settings->redis_timeout_ms,
+        .patience_ms = settings->breaker_ms,
         .in_flight_most = READS_MOST,
         .waiters_most = (size_t)settings->query_waiters_most,
     };

@@ -32,6 +32,7 @@ enum tally_query_order { TALLY_QUERY_RUN, TALLY_QUERY_DRAIN, TALLY_QUERY_STOP };
 
 struct tally_query_thread {
     struct tally_query_shared *shared;
+    size_t number; /* from 0; its label in metrics and logs */
     struct tally_query_thread_metrics gauges;
     struct event_base *base;
     struct tally_http_server *server;

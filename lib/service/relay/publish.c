@@ -14,7 +14,8 @@
 static const int64_t ATTEND_INTERVAL_US = TALLY_RELAY_SILENCE_MS * INT64_C(1000) / 6;
 static const int64_t PATIENCE_US = 10000000;   /* with an event that Kafka does not acknowledge */
 static const int64_t SAVE_INTERVAL_US = 20000; /* while batches follow each other */
-enum { PAUSED_LOOK_MS = 100 };
+static const int64_t COUNT_INTERVAL_US = 2000000;
+enum { PAUSED_LOOK_MS = 100, COUNT_TIMEOUT_MS = 100 };
 
 void relay_set_failure(struct tally_relay *relay, const char *text)
 {
@@ -109,6 +110,21 @@ static enum tally_status attend(struct tally_relay *relay, struct tally_error *e
     return TALLY_OK;
 }
 
+/* Asks for the partitions now and then: events that went by an old count would lie where no read
+ * model that is built from the new one looks for them. A Kafka that is too busy to answer at once
+ * is asked again later. Who cannot reach Kafka for long must not lead, for another process may. */
+static enum tally_status look_at_topic(struct tally_relay *relay, int64_t age_us,
+                                       struct tally_error *error)
+{
+    const int64_t since_us = tally_clock_monotonic_us() - relay->asked_us;
+    if (age_us > PATIENCE_US && since_us > PATIENCE_US)
+        return relay_count_partitions(relay, RELAY_METADATA_TIMEOUT_MS, error);
+    if (age_us > PATIENCE_US || since_us < COUNT_INTERVAL_US)
+        return TALLY_OK;
+    const enum tally_status status = relay_count_partitions(relay, COUNT_TIMEOUT_MS, error);
+    return status == TALLY_UNAVAILABLE ? TALLY_OK : status;
+}
+
 /* One look at Kafka's acknowledgements and what follows from them. */
 static enum tally_status serve_acknowledgements(struct tally_relay *relay, int wait_ms,
                                                 struct tally_error *error)
@@ -124,10 +140,8 @@ static enum tally_status serve_acknowledgements(struct tally_relay *relay, int w
     if (relay->flight.failed)
         return tally_fail(error, TALLY_IO, "Kafka refused an event");
     enum tally_status status = save_landed(relay, error);
-    /* Who cannot reach Kafka must not lead, for another process may. */
-    if (status == TALLY_OK && age_us > PATIENCE_US &&
-        tally_clock_monotonic_us() - relay->asked_us > PATIENCE_US)
-        status = relay_count_partitions(relay, error);
+    if (status == TALLY_OK)
+        status = look_at_topic(relay, age_us, error);
     return status == TALLY_OK ? attend(relay, error) : status;
 }
 

@@ -17,7 +17,6 @@ enum {
     RETRY_FIRST_MS = 50,
     RETRY_MOST_MS = 3000,
     STOP_GRACE_MS = 3000, /* for the thread to notice that its time is over */
-    METADATA_TIMEOUT_MS = TALLY_RELAY_SILENCE_MS * 2 / 3, /* the leader must not fall silent */
 };
 
 /* Longer than any statement may take (store/relay_position.h). */
@@ -75,11 +74,13 @@ static enum tally_status open_producer(struct tally_relay *relay, struct tally_e
     return status;
 }
 
-enum tally_status relay_count_partitions(struct tally_relay *relay, struct tally_error *error)
+enum tally_status relay_count_partitions(struct tally_relay *relay, int timeout_ms,
+                                         struct tally_error *error)
 {
+    const enum tally_status status =
+        tally_producer_partitions(relay->producer, timeout_ms, &relay->partitions, error);
     relay->asked_us = tally_clock_monotonic_us();
-    return tally_producer_partitions(relay->producer, METADATA_TIMEOUT_MS, &relay->partitions,
-                                     error);
+    return status;
 }
 
 /* Makes the events of another database this one's, piece by piece. */
@@ -154,18 +155,27 @@ static enum tally_status serve_term(struct tally_relay *relay, struct tally_back
     bool leading = false;
     enum tally_status status = open_producer(relay, error);
     if (status == TALLY_OK)
-        status = relay_count_partitions(relay, error);
+        status = relay_count_partitions(relay, RELAY_METADATA_TIMEOUT_MS, error);
     if (status == TALLY_OK)
         status = stand_for_election(relay, &leading, error);
     if (status != TALLY_OK || !leading)
         return status;
     /* Again, since the wait for the election may have been long. */
-    status = relay_count_partitions(relay, error);
+    status = relay_count_partitions(relay, RELAY_METADATA_TIMEOUT_MS, error);
     if (status != TALLY_OK)
         return status;
     set_state(relay, STATE_LEADING);
     retry->attempts = 0;
     return relay_lead(relay, error);
+}
+
+static void log_end(struct tally_relay *relay, const struct tally_error *error)
+{
+    int64_t suppressed = 0;
+    if (tally_log_news(&relay->failures, error->text, &suppressed))
+        tally_log(TALLY_LOG_WARNING, "relay.term_ended",
+                  TALLY_TEXT("code", tally_status_slug(error->status)),
+                  TALLY_TEXT("cause", error->text), TALLY_INTEGER("suppressed", suppressed));
 }
 
 static void *run(void *argument)
@@ -181,7 +191,7 @@ static void *run(void *argument)
         set_state(relay, STATE_BACKING_OFF);
         relay_set_failure(relay, error.text);
         tally_metric_add(relay->metrics.failures, 1);
-        tally_log_error(TALLY_LOG_WARNING, "relay.term_ended", &error);
+        log_end(relay, &error);
         stand_aside(relay, tally_backoff_next_ms(&retry, &relay->random));
     }
     tally_producer_free(&relay->producer);

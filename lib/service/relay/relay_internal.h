@@ -4,6 +4,7 @@
 #ifndef TALLY_SERVICE_RELAY_INTERNAL_H
 #define TALLY_SERVICE_RELAY_INTERNAL_H
 
+#include "core/log.h"
 #include "core/random.h"
 #include "kafka/producer.h"
 #include "service/relay/flight.h"
@@ -41,6 +42,7 @@ struct tally_relay {
 
     /* The rest belongs to the thread. */
     struct tally_random random;
+    struct tally_log_repeat failures;
     struct tally_producer *producer;
     int32_t partitions;
     struct tally_relay_reader *reader;
@@ -58,9 +60,11 @@ struct tally_relay {
 /* The thread goes on; called at least once in each of its loops. */
 void relay_mark_turn(struct tally_relay *relay);
 void relay_set_failure(struct tally_relay *relay, const char *text);
-/* Asks Kafka how many partitions there are; waits at most as long as a leader may be silent. */
-enum tally_status relay_count_partitions(struct tally_relay *relay,
+/* Asks Kafka how many partitions there are. */
+enum tally_status relay_count_partitions(struct tally_relay *relay, int timeout_ms,
                                          struct tally_error *error) TALLY_MUST_CHECK;
+/* For that: the leader must not fall silent. */
+#define RELAY_METADATA_TIMEOUT_MS (TALLY_RELAY_SILENCE_MS * 2 / 3)
 /* NULL: nobody has paused it. */
 void relay_set_paused(struct tally_relay *relay, const struct tally_relay_orders *orders);
 /* The producer's callback; its context is the relay. */

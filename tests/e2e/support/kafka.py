@@ -42,22 +42,67 @@ def produce(brokers, topic, key, value, headers=(), partition=-1):
 def delete_all(brokers, topic, partitions):
     """Drops what the log holds, as retention does, by DeleteRecords version 0
     (https://kafka.apache.org/protocol#The_Messages_DeleteRecords) on a single broker."""
-    host, port = brokers.split(",")[0].rsplit(":", 1)
     name = topic.encode()
     body = struct.pack(">ih", 1, len(name)) + name + struct.pack(">i", partitions)
     for partition in range(partitions):
         body += struct.pack(">iq", partition, -1)  # -1: up to the end
     body += struct.pack(">i", 30000)
-    client = b"tally-e2e"
-    head = struct.pack(">hhih", 21, 0, 7, len(client)) + client
-    with socket.create_connection((host, int(port)), timeout=60) as connection:
-        connection.sendall(struct.pack(">i", len(head) + len(body)) + head + body)
-        answer = _exactly(connection, struct.unpack(">i", _exactly(connection, 4))[0])
+    answer = _asked(brokers, 21, 0, body)
     at = 4 + 4 + 4 + 2 + len(name) + 4  # correlation, throttle, topics, name, partitions
     for _ in range(partitions):
         partition, _, error = struct.unpack_from(">iqh", answer, at)
         assert error == 0, f"deleting the records of {topic} [{partition}]: error {error}"
         at += 14
+
+
+def alter_topic(brokers, topic, settings):
+    """Sets settings of a topic, by IncrementalAlterConfigs version 0
+    (https://kafka.apache.org/protocol#The_Messages_IncrementalAlterConfigs) on a single broker."""
+    body = struct.pack(">ib", 1, 2) + _text(topic) + struct.pack(">i", len(settings))
+    for name, value in settings.items():
+        body += _text(name) + b"\0" + _text(str(value))
+    answer = _asked(brokers, 44, 0, body + b"\0")
+    error = struct.unpack_from(">h", answer, 4 + 4 + 4)[0]  # correlation, throttle, resources
+    assert error == 0, f"setting {settings} of {topic}: error {error}"
+
+
+def _text(text):
+    return struct.pack(">h", len(text.encode())) + text.encode()
+
+
+def delete_topics(brokers, topics):
+    """By DeleteTopics version 1 (https://kafka.apache.org/protocol#The_Messages_DeleteTopics) on a single broker; one
+    that is not there is fine. A broker that is killed looks through all it has when it starts again."""
+    body = struct.pack(">i", len(topics))
+    for topic in topics:
+        body += struct.pack(">h", len(topic)) + topic.encode()
+    answer = _asked(brokers, 20, 1, body + struct.pack(">i", 30000))
+    at = 4 + 4 + 4  # correlation, throttle, topics
+    for _ in topics:
+        at += 2 + struct.unpack_from(">h", answer, at)[0]
+        error = struct.unpack_from(">h", answer, at)[0]
+        assert error in (0, 3), f"deleting {topics}: error {error}"  # 3: unknown
+        at += 2
+
+
+def add_partitions(brokers, topic, count):
+    """To make `count`, by CreatePartitions version 0
+    (https://kafka.apache.org/protocol#The_Messages_CreatePartitions) on a single broker."""
+    name = topic.encode()
+    body = struct.pack(">ih", 1, len(name)) + name + struct.pack(">iiib", count, -1, 30000, 0)
+    answer = _asked(brokers, 37, 0, body)
+    error = struct.unpack_from(">h", answer, 4 + 4 + 4 + 2 + len(name))[0]  # correlation, throttle, topics, name
+    assert error == 0, f"adding partitions to {topic}: error {error}"
+
+
+def _asked(brokers, api, version, body):
+    """One request on a connection of its own."""
+    host, port = brokers.split(",")[0].rsplit(":", 1)
+    client = b"tally-e2e"
+    head = struct.pack(">hhih", api, version, 7, len(client)) + client
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        connection.sendall(struct.pack(">i", len(head) + len(body)) + head + body)
+        return _exactly(connection, struct.unpack(">i", _exactly(connection, 4))[0])
 
 
 def batches(brokers, topic, partitions):

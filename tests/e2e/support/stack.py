@@ -11,6 +11,7 @@ import urllib.request
 from urllib.error import HTTPError
 from urllib.parse import urlsplit, urlunsplit
 
+from support import kafka
 from support.api import Client, Response
 from support.murmur2 import partition_of
 from support.process import Process, free_port
@@ -41,7 +42,7 @@ class Service(Process):
     def __init__(self, stack, kind, number, settings):
         self.kind = kind
         self.admin = f"127.0.0.1:{free_port()}"
-        self.settings = {"TALLY_ADMIN_LISTEN": self.admin, "TALLY_LOG_LEVEL": "debug"}
+        self.settings = {"TALLY_ADMIN_LISTEN": self.admin, "TALLY_LOG_LEVEL": stack.log_level}
         self.api = None
         if kind != "projector":
             self.api = f"127.0.0.1:{free_port()}"
@@ -93,6 +94,7 @@ class Service(Process):
 
 class Stack:
     living = []
+    log_level = "debug"
 
     def __init__(self, folder):
         self.folder = str(folder)
@@ -108,6 +110,7 @@ class Stack:
         self.dsn = urlunsplit(urlsplit(self.server_dsn)._replace(path=f"/{self.database}"))
         self.redis = Redis(self.folder, os.path.join(self.folder, "redis.log"))
         self.services = []
+        self.partitions = PARTITIONS
         self._user_count = 0
         Stack.living.append(self)
 
@@ -143,6 +146,7 @@ class Stack:
         until("the database is dropped",
               lambda: self.server_sql(f"DROP DATABASE IF EXISTS {self.database} WITH (FORCE)") is not None)
         Stack.living.remove(self)
+        kafka.delete_topics(self.brokers, [self.topic, self.dlq_topic])
 
     def logs(self):
         for process in [*self.services, self.redis]:
@@ -216,9 +220,9 @@ class Stack:
                 f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
         return done
 
-    def sql(self, statement):
+    def sql(self, statement, timeout=60):
         """Rows of text, by psql on the stack's database."""
-        return psql(self.dsn, statement)
+        return psql(self.dsn, statement, timeout)
 
     def server_sql(self, statement):
         """On the server's own database."""
@@ -310,41 +314,41 @@ class Stack:
         """Sum of the read model's positions: events applied since the topic began."""
         script = ("local sum = 0 for p = 0, ARGV[1] - 1 do sum = sum + (redis.call('HGET', 'tally:' .. "
                   "redis.call('GET', 'tally:generation') .. ':{' .. p .. '}:position', 'offset') or 0) end return sum")
-        return int(self.redis.call("EVAL", script, "0", str(PARTITIONS)))
+        return int(self.redis.call("EVAL", script, "0", str(self.partitions)))
 
     def user_key(self, user):
         """The user's key in Redis, by our own reading of the layout."""
         generation = self.redis.call("GET", "tally:generation")
-        return f"tally:{generation}:{{{partition_of(user, PARTITIONS)}}}:user:{user}"
+        return f"tally:{generation}:{{{partition_of(user, self.partitions)}}}:user:{user}"
 
 
-def psql(dsn, statement):
+def psql(dsn, statement, timeout=60):
     done = subprocess.run(
         ["psql", "-X", "-q", "-A", "-t", "-F", "\t", "-v", "ON_ERROR_STOP=1", "-d", dsn, "-c", statement],
-        capture_output=True, text=True, timeout=60, check=False)
+        capture_output=True, text=True, timeout=timeout, check=False)
     if done.returncode != 0:
         raise OSError(f"{statement}: {done.stderr}")
     return [line.split("\t") for line in done.stdout.splitlines()]
 
 
-class RowLock:
-    """Holds the row of a user, so that a write to that user stays in flight for as long as the test likes."""
+class Lock:
+    """Holds what `statement` locks; it returns one row."""
 
-    def __init__(self, stack, user):
+    def __init__(self, stack, statement):
         self.stack = stack
-        self.user = user
+        self.statement = statement
 
     def __enter__(self):
         self.session = subprocess.Popen(["psql", "-X", "-q", "-A", "-t", "-d", self.stack.dsn], text=True,
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self.session.stdin.write(f"BEGIN; SELECT id FROM users WHERE id = {self.user} FOR UPDATE;\n")
+        self.session.stdin.write(f"BEGIN; {self.statement};\n")
         self.session.stdin.flush()
-        assert self.session.stdout.readline().strip() == self.user
+        assert self.session.stdout.readline().strip(), f"nothing to lock: {self.statement}"
         return self
 
     def until_awaited(self, sessions=1):
         """Until so many sessions of the database wait for a lock."""
-        until(f"{sessions} sessions wait for the row of {self.user}", lambda: int(self.stack.server_sql(
+        until(f"{sessions} sessions wait for {self.statement}", lambda: int(self.stack.server_sql(
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
             f"AND datname = '{self.stack.database}'")[0][0]) >= sessions)
 
@@ -354,3 +358,10 @@ class RowLock:
 
     def __exit__(self, *_):
         self.release()
+
+
+class RowLock(Lock):
+    """Holds the row of a user, so that a write to that user stays in flight for as long as the test likes."""
+
+    def __init__(self, stack, user):
+        super().__init__(stack, f"SELECT id FROM users WHERE id = {user} FOR UPDATE")

@@ -1,4 +1,5 @@
 """Waiting for conditions: bounded, and with the last thing seen in the message when the time is over."""
+import subprocess
 import time
 
 # Long enough for a loaded machine of two cores; a condition that holds is noticed at once.
@@ -13,7 +14,7 @@ def until(what, condition, seconds=PATIENCE_S, pause_s=0.02):
             seen = condition()
             if seen:
                 return seen
-        except (OSError, AssertionError, LookupError, ValueError) as error:
+        except (OSError, AssertionError, LookupError, ValueError, subprocess.TimeoutExpired) as error:
             seen = repr(error)
         if time.monotonic() > deadline:
             raise AssertionError(f"{what}: not within {seconds} s; last seen: {seen!r}")

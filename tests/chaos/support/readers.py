@@ -1,0 +1,100 @@
+"""Readers: threads that read users and totals without pause, and keep every answer that no client should ever see.
+
+An answer is the truth of some moment that is not before one already told, or it says that it is none: 503 with the
+problem type read-model-incomplete or unavailable. So a version or a number of users that goes down, a 404 of a user who
+exists, and any other status are kept as wrong.
+"""
+import random
+import threading
+import time
+from collections import Counter
+from itertools import islice
+
+from support.api import NO_ANSWER, Client
+from support.wait import until
+
+
+def users_of(load, most=200):
+    """The first users that the load has made."""
+    made = (str(entry.user) for entry in load.ledger() if entry.kind == "user")
+    return list(islice(made, most))
+
+
+class Readers:
+    def __init__(self, stack, users, threads=3, stats=True):
+        self.answers = Counter()
+        self.wrong = []
+        self.unavailable_s = 0.0  # the longest time in which a thread got nothing but 503
+        self._address = stack.query.api
+        self._users = users
+        self._stats = stats
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=(number,), daemon=True) for number in range(threads)]
+
+    def __enter__(self):
+        client = Client(self._address)
+        for user in self._users:
+            # A user who was made a moment ago is unknown with reason.
+            path = f"/v1/users/{user}"
+            until(f"user {user} is read", lambda path=path: client.get(path).status == 200, pause_s=0.005)
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._ended.set()
+        for thread in self._threads:
+            thread.join(timeout=60)
+            assert not thread.is_alive(), "a reader does not end"
+
+    @property
+    def read(self):
+        return self.answers["200"]
+
+    @property
+    def refused(self):
+        return sum(count for kind, count in self.answers.items() if kind != "200")
+
+    def _run(self, number):
+        client, chance, seen, refused_since = Client(self._address), random.Random(number), {}, None
+        while not self._ended.is_set():
+            user = chance.choice(self._users)
+            if self._stats and chance.random() < 0.1:
+                user = None
+            try:
+                answer = client.get("/v1/stats" if user is None else f"/v1/users/{user}", timeout=20)
+            except NO_ANSWER as error:
+                self._keep(("no answer", user, repr(error)))
+                continue
+            kind = self._judge(answer, user, seen)
+            now = time.monotonic()
+            refused_since = None if kind == "200" else refused_since or now
+            with self._lock:
+                self.answers[kind] += 1
+                if refused_since is not None:
+                    self.unavailable_s = max(self.unavailable_s, now - refused_since)
+            if kind != "200":
+                time.sleep(0.005)
+
+    def _judge(self, answer, user, seen):
+        """What kind of answer it is; keeps what is wrong with it."""
+        if answer.status == 503:
+            kind = answer.json.get("type", "").rsplit("/", 1)[-1].rsplit(":", 1)[-1].rsplit("#", 1)[-1]
+            if kind not in ("read-model-incomplete", "unavailable"):
+                self._keep(("503 of another type", user, answer))
+            return kind or "503"
+        if answer.status != 200:
+            self._keep((f"answered {answer.status}", user, answer))
+            return str(answer.status)
+        document = answer.json
+        # Only the number of users never goes down while the load deletes posts and comments.
+        now = document["users"] if user is None else document["version"]
+        if now < seen.get(user, 0):
+            self._keep(("went down", user, seen[user], document))
+        seen[user] = max(now, seen.get(user, 0))
+        return "200"
+
+    def _keep(self, what):
+        with self._lock:
+            self.wrong.append(what)

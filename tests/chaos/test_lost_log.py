@@ -1,0 +1,114 @@
+"""Faults of a Kafka that is no longer the one that the read model was built from: each ends the projector with a
+message that names what to run, and running just that mends it."""
+import re
+import time
+
+from support import topics
+from support.load import Load
+from support.oracle import assert_diff_0
+from support.scale import scaled
+from support.stack import PARTITIONS
+from support.wait import until
+
+FINE = 0
+NAMED_WITHIN_S = 10
+RUN = re.compile(r"`tallyctl ([a-z]+)`")
+
+
+def test_f14_a_topic_made_anew_is_named_and_mended_by_the_command_that_is_named(own_stack, figures):
+    stop_and_mend(own_stack, figures, "F14 topic made anew", topics.recreate)
+
+
+def test_f14_a_topic_made_anew_and_filled_again_beyond_the_position_is_named_too(own_stack, figures):
+    stack = own_stack
+
+    def recreated_and_refilled(stack):
+        stack.projector.pause()
+        topics.recreate(stack)
+        stack.ctl("refill", "--yes", check=FINE)
+        stack.ctl("refill", "--yes", check=FINE)
+        stack.projector.resume()
+    stop_and_mend(stack, figures, "F14 topic made anew and filled", recreated_and_refilled)
+
+
+def test_f14_a_topic_that_is_gone_is_named_and_mended_once_it_is_there_again(own_stack, figures):
+    stack = own_stack
+    with Load(stack) as load:
+        load.until_more(scaled(2000, 300))
+        topics.delete(stack)
+        said = until_named(stack, figures, "F14 topic gone")
+        assert "`tallyctl topics create`" in said, said
+    stack.ctl("topics", "create", "--partitions", str(PARTITIONS), check=FINE)
+    stack.projector.spawn()
+    mend(stack, figures, "F14 topic gone, then there", load)
+
+
+def test_f14_records_that_retention_dropped_before_they_were_applied_are_named_and_mended(own_stack, figures):
+    stack = own_stack
+
+    def dropped(stack):
+        stack.projector.kill()
+        seen = stack.applied()
+        until("events wait to be applied", lambda: published(stack) > seen + 100)
+        topics.drop_records(stack)
+        stack.projector.spawn()
+    stop_and_mend(stack, figures, "F14 retention passed", dropped)
+
+
+def test_f14_records_dropped_under_a_live_projector_that_stands_still_are_named_and_mended(own_stack, figures):
+    stack = own_stack
+
+    def dropped(stack):
+        stack.projector.pause()
+        seen = stack.applied()
+        until("events wait to be applied", lambda: published(stack) > seen + 100)
+        topics.drop_records(stack)
+        stack.projector.resume()
+    stop_and_mend(stack, figures, "F14 retention passed, live", dropped)
+
+
+def test_f14_added_partitions_are_named_and_mended_by_the_command_that_is_named(own_stack, figures):
+    stop_and_mend(own_stack, figures, "F14 partitions added",
+                  lambda stack: topics.add_partitions(stack, 2 * PARTITIONS))
+
+
+def stop_and_mend(stack, figures, name, fault):
+    with Load(stack) as load:
+        load.until_more(scaled(2000, 300))
+        fault(stack)
+        load.until_more(scaled(500, 50))
+        until_named(stack, figures, name)
+    mend(stack, figures, name, load)
+
+
+def until_named(stack, figures, name):
+    """Until the projector has said why it ends, which is returned, and has ended."""
+    began = time.monotonic()
+    said = until("the projector names the error", lambda: fatal(stack))
+    figures.time(f"{name}: named after", time.monotonic() - began, NAMED_WITHIN_S)
+    figures.told(f"{name}: said", said)
+    # Later than it is said, where librdkafka hangs on a topic that is gone.
+    assert stack.projector.wait() != 0
+    return said
+
+
+def fatal(stack):
+    return [line["cause"] for line in stack.projector.log_lines() if line["event"] == "service.failed"][-1]
+
+
+def mend(stack, figures, name, load):
+    """Runs what the message names, in its order, and nothing else."""
+    if stack.projector.runs():
+        assert stack.projector.wait(seconds=60) != 0
+    named = RUN.findall(fatal(stack))
+    assert named, fatal(stack)
+    for command in named:
+        stack.ctl(command, *(["--yes"] if command == "refill" else []), check=FINE, timeout=600)
+    stack.projector.start()
+    with Load(stack) as after:
+        after.until_more(scaled(2000, 100))
+    assert_diff_0(figures, name, stack, [load, after])
+
+
+def published(stack):
+    return stack.command.metrics()["tally_relay_published_total"]

@@ -1,0 +1,45 @@
+"""Readiness means progress: a projector that is connected to all it needs, and applies nothing, says so."""
+from support.wait import until
+
+
+def restart(stack, **settings):
+    stack.projector.terminate()
+    stack.projector.environment.update(settings)
+    stack.projector.start()
+
+
+def red(stack):
+    answer = stack.projector.look("/readyz?verbose")
+    return answer.status == 503 and answer.body.decode()
+
+
+def test_lag_without_progress_is_red_with_the_reason_and_green_again_by_itself(own_stack):
+    stack = own_stack
+    restart(stack, TALLY_PROJECTOR_STALL_MS="1000")
+    user = stack.new_user()
+    stack.user_at(user, 1)
+    generation = stack.redis.call("GET", "tally:generation")
+    # As if somebody were switching generations and never came to the end of it.
+    stack.redis.call("SET", "{tally:generation}:seal", generation)
+    for partition in range(stack.partitions):
+        stack.redis.call("HINCRBY", f"tally:{generation}:{{{partition}}}:position", "epoch", "1")
+    stack.new_post(user)
+    said = until("the projector is unready", lambda: red(stack))
+    assert "has made no progress" in said and "is being replaced" in said, said
+    stack.redis.call("DEL", "{tally:generation}:seal")
+    stack.projector.until_ready()
+    stack.until_equal()
+
+
+def test_a_redis_that_refuses_every_write_is_red_with_the_reason(own_stack):
+    stack = own_stack
+    user = stack.new_user()
+    stack.user_at(user, 1)
+    stack.redis.call("CONFIG", "SET", "maxmemory", "1")
+    stack.new_post(user)
+    said = until("the projector is unready", lambda: red(stack))
+    until("it says why", lambda: "OOM" in red(stack))
+    assert stack.query.ready(), "reads go on: " + said
+    stack.redis.call("CONFIG", "SET", "maxmemory", "0")
+    stack.projector.until_ready()
+    stack.until_equal()

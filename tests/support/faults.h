@@ -1,0 +1,32 @@
+/*
+ * Faults: every call that Tally's own code makes of malloc, the system and its libraries can be
+ * made to fail, one at a time. Works in programs that tally_faults() (tests/CMakeLists.txt) links
+ * with ld's --wrap, which takes calls from Tally's objects and leaves those inside of libraries
+ * alone; the idea is SQLite's, https://www.sqlite.org/testing.html#anomoly_testing.
+ */
+#ifndef TALLY_TEST_FAULTS_H
+#define TALLY_TEST_FAULTS_H
+
+#include "core/status.h"
+
+enum faults_threads { FAULTS_OF_THIS_THREAD, FAULTS_OF_ALL_THREADS };
+
+/* From now on the `nth` call fails, once; the next one is the first. */
+void faults_begin(long nth, enum faults_threads threads);
+/* Ends it; true where a call failed, which faults_failed() then names. */
+bool faults_end(void);
+const char *faults_failed(void);
+
+/* Runs `run` again and again, with one more call before the one that fails each time, until none
+ * does: it must be OK or say what is wrong, leave no descriptor open, and be OK the next time.
+ * `most` bounds the runs. Returns how many calls have failed. */
+typedef enum tally_status faults_run(struct tally_error *error);
+long faults_each(faults_run *run, enum faults_threads threads, long most);
+
+/* Descriptors that this process has open. */
+int faults_descriptors(void);
+
+/* For the wrapped functions: whether this call has to fail. */
+bool faults_due(const char *function);
+
+#endif
