@@ -195,7 +195,7 @@ def test_parts_that_wait_are_named_and_the_same_command_goes_on_later(own_stack)
     stack.until_equal()
     stack.ctl("pause", "projector", check=FINE)
     stack.ctl("pause", "relay", check=FINE)
-    until("the relay is paused", lambda: "paused" in stack.ctl("status").stdout)
+    until("the relay is paused", lambda: stack.command.metrics()["tally_relay_paused"] == 1)
     receipt = erase(stack, person.id, "--wait", "3", check=DIFFERENT)
     assert not receipt["complete"] and receipt["completedAt"] is None
     assert {"relay", "read-model", "redis-files"} <= set(pending(receipt))

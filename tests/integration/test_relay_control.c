@@ -134,6 +134,7 @@ Test(relay_control, a_refill_of_some_hours_begins_there_but_never_after_what_is_
     cr_assert_eq(tally_relay_refill(database.connection, 2, &refill, &failure), TALLY_OK);
     lead_again();
     expect_drained("4 5 6 7 ");
+    test_database_run(database.connection, "select create_event_partition(current_date - 1)");
     test_database_run(database.connection, "update events set at = at - interval '10 hours'"
                                            " where version < 7 and version > 3");
     cr_assert_eq(tally_relay_refill(database.connection, 2, &refill, &failure), TALLY_OK);

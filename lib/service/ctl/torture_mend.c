@@ -45,9 +45,11 @@ void torture_named_in(const char *text, char named[TORTURE_NAMED_BYTES])
             (void)snprintf(whole, sizeof whole, "tallyctl %.*s", (int)length, command);
             if (strstr(found, whole) != NULL || used + strlen(whole) + 5 >= sizeof found)
                 continue;
-            if (used > 0)
-                strcat(found, " && ");
-            strcat(found, whole);
+            if (used > 0) {
+                memcpy(found + used, " && ", 5);
+                used += 4;
+            }
+            memcpy(found + used, whole, strlen(whole) + 1);
         }
         if (found[0] != '\0')
             (void)snprintf(named, TORTURE_NAMED_BYTES, "%s", found);
