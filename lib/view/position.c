@@ -232,7 +232,8 @@ static enum tally_status remove_positions(struct tally_redis *redis,
     for (int32_t i = 0; i < generation->partitions && status == TALLY_OK; i++) {
         tally_view_position_key(key, generation->number, i);
         tally_view_totals_key(totals, generation->number, i);
-        status = tally_redis_append(redis, error, "DEL %s %s", key, totals);
+        status = tally_redis_append(redis, error, "EVAL %s 2 %s %s", tally_script_remove_position,
+                                    key, totals);
     }
     return status == TALLY_OK ? receive_all(redis, generation->partitions, error) : status;
 }

@@ -15,6 +15,7 @@ extern const char tally_script_change_position[];
 extern const char tally_script_copy_active[];
 extern const char tally_script_claim_position[];
 extern const char tally_script_create_position[];
+extern const char tally_script_remove_position[];
 extern const char tally_script_fill[];
 extern const char tally_script_repair[];
 extern const char tally_script_switch_generation[];

@@ -210,6 +210,26 @@ static redisReply *create_position(const struct simulated_argument *arguments)
     return reply_number(1);
 }
 
+static bool remove_key(const struct simulated_argument *name)
+{
+    struct key *key = simulated_key_find(name->text, name->length);
+    if (key != NULL)
+        *key = simulation->redis->store.keys[--simulation->redis->store.count];
+    return key != NULL;
+}
+
+static redisReply *remove_position(const struct simulated_argument *arguments)
+{
+    const struct key *position = simulated_key_find(arguments[3].text, arguments[3].length);
+    const char *epoch = simulated_key_value(position, "epoch");
+    const char *offset = simulated_key_value(position, "offset");
+    if (epoch == NULL || strcmp(epoch, "1") != 0 || offset == NULL || strcmp(offset, "0") != 0)
+        return reply_number(0);
+    remove_key(&arguments[3]);
+    remove_key(&arguments[4]);
+    return reply_number(1);
+}
+
 static redisReply *claim_position(const struct simulated_argument *arguments)
 {
     static const char *const fields[] = {"epoch",       "offset", "until", "cluster", "partitions",
@@ -256,10 +276,8 @@ static redisReply *count_keys(const struct simulated_argument *arguments, size_t
 {
     int64_t found = 0;
     for (size_t i = 1; i < count; i++) {
-        struct key *key = simulated_key_find(arguments[i].text, arguments[i].length);
-        found += key != NULL;
-        if (key != NULL && remove)
-            *key = simulation->redis->store.keys[--simulation->redis->store.count];
+        found += remove ? remove_key(&arguments[i])
+                        : simulated_key_find(arguments[i].text, arguments[i].length) != NULL;
     }
     return reply_number(found);
 }
@@ -270,7 +288,9 @@ redisReply *simulated_redis_execute(const struct simulated_argument *arguments, 
     if (is(&arguments[0], "EVALSHA"))
         return apply(arguments, count, half);
     if (is(&arguments[0], "EVAL"))
-        return count == 6 ? claim_position(arguments) : create_position(arguments);
+        return count == 5   ? remove_position(arguments)
+               : count == 6 ? claim_position(arguments)
+                            : create_position(arguments);
     if (is(&arguments[0], "HMGET"))
         return read_fields(arguments, count);
     if (is(&arguments[0], "EXISTS") || is(&arguments[0], "DEL"))

@@ -1,10 +1,9 @@
 """Faults of tally-command: of the write API and of the relay in it."""
-import threading
-
 from support.api import NO_ANSWER, Client
 from support.load import Load
 from support.oracle import assert_diff_0, assert_published
 from support.relay import HeldPosition
+from support.repeating import Repeating
 from support.scale import scaled
 from support.wait import until
 
@@ -50,7 +49,7 @@ def test_f3_a_relay_killed_between_acknowledgement_and_position_repeats_and_lose
     figures.exactly("F3 repeats counted by the projector", counted, log.duplicates)
 
 
-class Reader:
+class Reader(Repeating):
     """Reads these users all the time through whichever of two services answers, as a proxy in front would."""
 
     def __init__(self, services, users):
@@ -59,35 +58,25 @@ class Reader:
         self.turned = 0
         self._clients = [Client(service.api) for service in services]
         self._users = users
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._ended.set()
-        self._thread.join(timeout=60)
-
-    def _run(self):
-        at = 0
+        self._at = 0
         # A pause, so that the load has its share of the machine.
-        while not self._ended.wait(0.002):
-            path = f"/v1/users/{self._users[self.reads % len(self._users)]}"
+        super().__init__(self._read, pause_s=0.002)
+
+    def _read(self):
+        path = f"/v1/users/{self._users[self.reads % len(self._users)]}"
+        try:
+            answer = self._clients[self._at].get(path)
+        except NO_ANSWER:
+            # A GET that got no byte of an answer may be sent again (RFC 9110, section 9.2.2), here to the other.
+            self._at = 1 - self._at
+            self.turned += 1
             try:
-                answer = self._clients[at].get(path)
-            except NO_ANSWER:
-                # A GET that got no byte of an answer may be sent again (RFC 9110, section 9.2.2), here to the other.
-                at = 1 - at
-                self.turned += 1
-                try:
-                    answer = self._clients[at].get(path)
-                except NO_ANSWER as error:
-                    answer = error
-            self.reads += 1
-            if getattr(answer, "status", 0) != 200:
-                self.failed.append(answer)
+                answer = self._clients[self._at].get(path)
+            except NO_ANSWER as error:
+                answer = error
+        self.reads += 1
+        if getattr(answer, "status", 0) != 200:
+            self.failed.append(answer)
 
 
 def restart(service):

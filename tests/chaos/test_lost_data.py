@@ -147,15 +147,11 @@ def test_f11_flushall_where_the_log_is_not_whole_is_mended_by_the_one_command_th
             topics.drop_records(stack)
             stack.redis.call("FLUSHALL")
             stack.projector.resume()
-            assert stack.projector.wait() != 0
-            said = failure(stack)
-            figures.told("F11 said", said)
-            assert "`tallyctl rebuild`" in said
+            assert_ends_naming_rebuild(stack, figures, "F11")
             # Nobody knows what is missing: every read says so until the command has been run.
             assert stack.read.get("/v1/stats").status == 503
             load.until_more(100)
-            stack.ctl("rebuild", check=FINE, timeout=600)
-            stack.projector.start()
+            rebuild(stack)
             until("it can be read", lambda: stack.read.get("/v1/stats").status == 200)
             load.until_more(100)
     assert_nothing_wrong(figures, "F11 not whole", readers)
@@ -169,25 +165,28 @@ def test_f11_flushall_after_the_topic_was_made_anew_builds_nothing_from_a_log_wi
         load.until_more(scaled(2000, 300))
         topics.recreate(stack)
         assert stack.projector.wait() != 0
-        stack.ctl("rebuild", check=FINE, timeout=600)
-        stack.projector.start()
+        rebuild(stack)
         with Readers(stack, users) as readers:
             until_more_is_applied(stack, 100)
             # Its offsets begin at 0, and that is all that tells of a log that is whole.
             stack.redis.call("FLUSHALL")
-            assert stack.projector.wait() != 0
-            said = failure(stack)
-            figures.told("F11 log without a past: said", said)
-            assert "`tallyctl rebuild`" in said
-            stack.ctl("rebuild", check=FINE, timeout=600)
-            stack.projector.start()
+            assert_ends_naming_rebuild(stack, figures, "F11 log without a past")
+            rebuild(stack)
             load.until_more(100)
     assert_nothing_wrong(figures, "F11 log without a past", readers)
     assert_diff_0(figures, "F11 log without a past", stack, [load])
 
 
-def failure(stack):
-    return [line["cause"] for line in stack.projector.log_lines() if line["event"] == "service.failed"][-1]
+def assert_ends_naming_rebuild(stack, figures, name):
+    assert stack.projector.wait() != 0
+    said = stack.projector.failures()[-1]
+    figures.told(f"{name}: said", said)
+    assert "`tallyctl rebuild`" in said
+
+
+def rebuild(stack):
+    stack.ctl("rebuild", check=FINE, timeout=600)
+    stack.projector.start()
 
 
 def test_users_who_are_evicted_are_flagged_when_they_are_written_and_one_command_restores_them(own_stack, figures):
@@ -228,12 +227,8 @@ def test_an_evicted_position_ends_the_projector_by_name_and_one_command_mends_it
             until_more_is_applied(stack, 100)
             generation = stack.redis.call("GET", "tally:generation")
             stack.redis.call("DEL", f"tally:{generation}:{{3}}:position")
-            assert stack.projector.wait() != 0
-            said = failure(stack)
-            figures.told("evicted position: said", said)
-            assert "`tallyctl rebuild`" in said
-            stack.ctl("rebuild", check=FINE, timeout=600)
-            stack.projector.start()
+            assert_ends_naming_rebuild(stack, figures, "evicted position")
+            rebuild(stack)
             load.until_more(100)
     assert_nothing_wrong(figures, "evicted position: ", readers)
     assert_diff_0(figures, "evicted position: ", stack, [load])

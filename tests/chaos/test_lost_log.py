@@ -1,8 +1,6 @@
 """Faults of a Kafka that is no longer the one that the read model was built from: each ends the projector with a
 message that names what to run, and running just that mends it."""
 import re
-
-import pytest
 import time
 
 from support import topics
@@ -14,8 +12,6 @@ from support.wait import until
 
 FINE = 0
 NAMED_WITHIN_S = 10
-from support.scale import SHORT
-
 RUN = re.compile(r"`tallyctl ([a-z]+)`")
 
 
@@ -23,7 +19,6 @@ def test_f14_a_topic_made_anew_is_named_and_mended_by_the_command_that_is_named(
     stop_and_mend(own_stack, figures, "F14 topic made anew", topics.recreate)
 
 
-@pytest.mark.skipif(SHORT, reason="waits long for librdkafka to let go of the old topic")
 def test_f14_a_topic_made_anew_and_filled_again_beyond_the_position_is_named_too(own_stack, figures):
     stack = own_stack
 
@@ -49,27 +44,23 @@ def test_f14_a_topic_that_is_gone_is_named_and_mended_once_it_is_there_again(own
 
 
 def test_f14_records_that_retention_dropped_before_they_were_applied_are_named_and_mended(own_stack, figures):
-    stack = own_stack
-
-    def dropped(stack):
-        stack.projector.kill()
-        seen = stack.applied()
-        until("events wait to be applied", lambda: published(stack) > seen + 100)
-        topics.drop_records(stack)
-        stack.projector.spawn()
-    stop_and_mend(stack, figures, "F14 retention passed", dropped)
+    projector = own_stack.projector
+    stop_and_mend(own_stack, figures, "F14 retention passed",
+                  lambda stack: drop_what_waits(stack, projector.kill, projector.spawn))
 
 
 def test_f14_records_dropped_under_a_live_projector_that_stands_still_are_named_and_mended(own_stack, figures):
-    stack = own_stack
+    projector = own_stack.projector
+    stop_and_mend(own_stack, figures, "F14 retention passed, live",
+                  lambda stack: drop_what_waits(stack, projector.pause, projector.resume))
 
-    def dropped(stack):
-        stack.projector.pause()
-        seen = stack.applied()
-        until("events wait to be applied", lambda: published(stack) > seen + 100)
-        topics.drop_records(stack)
-        stack.projector.resume()
-    stop_and_mend(stack, figures, "F14 retention passed, live", dropped)
+
+def drop_what_waits(stack, stop, start):
+    stop()
+    seen = stack.applied()
+    until("events wait to be applied", lambda: published(stack) > seen + 100)
+    topics.drop_records(stack)
+    start()
 
 
 def test_f14_added_partitions_are_named_and_mended_by_the_command_that_is_named(own_stack, figures):
@@ -89,7 +80,7 @@ def stop_and_mend(stack, figures, name, fault):
 def until_named(stack, figures, name):
     """Until the projector has said why it ends, which is returned, and has ended."""
     began = time.monotonic()
-    said = until("the projector names the error", lambda: fatal(stack))
+    said = until("the projector names the error", lambda: stack.projector.failures()[-1])
     figures.time(f"{name}: named after", time.monotonic() - began, NAMED_WITHIN_S)
     figures.told(f"{name}: said", said)
     # Later than it is said, where librdkafka hangs on a topic that is gone.
@@ -97,16 +88,13 @@ def until_named(stack, figures, name):
     return said
 
 
-def fatal(stack):
-    return [line["cause"] for line in stack.projector.log_lines() if line["event"] == "service.failed"][-1]
-
-
 def mend(stack, figures, name, load):
     """Runs what the message names, in its order, and nothing else."""
     if stack.projector.runs():
         assert stack.projector.wait(seconds=60) != 0
-    named = RUN.findall(fatal(stack))
-    assert named, fatal(stack)
+    said = stack.projector.failures()[-1]
+    named = RUN.findall(said)
+    assert named, said
     for command in named:
         stack.ctl(command, *(["--yes"] if command == "refill" else []), check=FINE, timeout=600)
     stack.projector.start()

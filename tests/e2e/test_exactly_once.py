@@ -1,11 +1,11 @@
 """An acknowledged write is never lost and is counted exactly once, whatever dies."""
 import os
 import subprocess
-import threading
 
 import pytest
 
 from support.api import Client
+from support.repeating import Repeating
 from support.wait import until
 from support.writers import Writers
 
@@ -35,7 +35,7 @@ def assert_exactly_once(stack, writers):
     assert stack.totals() == (len(counted), sum(writers.posts.values()), sum(writers.comments.values()))
 
 
-class Watcher:
+class Watcher(Repeating):
     """Reads one user without pause and keeps the versions it was shown."""
 
     def __init__(self, stack, user):
@@ -43,24 +43,14 @@ class Watcher:
         self.refused = []
         self._client = Client(stack.query.api)
         self._path = f"/v1/users/{user}"
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        super().__init__(self._look, pause_s=0.002)
 
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._ended.set()
-        self._thread.join(timeout=60)
-
-    def _run(self):
-        while not self._ended.wait(0.002):
-            answer = self._client.get(self._path)
-            if answer.status == 200:
-                self.versions.append(answer.json["version"])
-            else:
-                self.refused.append(answer)
+    def _look(self):
+        answer = self._client.get(self._path)
+        if answer.status == 200:
+            self.versions.append(answer.json["version"])
+        else:
+            self.refused.append(answer)
 
 
 def test_a_projector_killed_in_the_middle_of_a_load_loses_and_doubles_nothing(own_stack):

@@ -1,11 +1,12 @@
 """The read model is thrown away, built anew, switched, rolled back and repaired while it is written to and read."""
 import json
 import subprocess
-import threading
 from contextlib import contextmanager
+from functools import partial
 
 from support import kafka
 from support.api import Client
+from support.repeating import Repeating
 from support.stack import PARTITIONS
 from support.murmur2 import partition_of
 from support.wait import until
@@ -14,7 +15,7 @@ from support.writers import Writers
 FINE, DIFFERENT, USAGE, FAILED = 0, 1, 2, 3
 
 
-class Readers:
+class Readers(Repeating):
     """Read all users without pause; keep every refusal and every version that went down."""
 
     def __init__(self, stack, users, threads=3):
@@ -23,32 +24,19 @@ class Readers:
         self.backwards = []
         self._client = Client(stack.query.api)
         self._users = users
-        self._ended = threading.Event()
-        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(threads)]
+        super().__init__(*(partial(self._read, {}) for _ in range(threads)))
 
-    def __enter__(self):
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._ended.set()
-        for thread in self._threads:
-            thread.join(timeout=60)
-
-    def _run(self):
-        seen = {}
-        while not self._ended.is_set():
-            for user in self._users:
-                answer = self._client.get(f"/v1/users/{user}")
-                self.reads += 1
-                if answer.status != 200:
-                    self.refused.append(answer)
-                    continue
-                version = answer.json["version"]
-                if version < seen.get(user, 0):
-                    self.backwards.append((user, seen[user], version))
-                seen[user] = version
+    def _read(self, seen):
+        for user in self._users:
+            answer = self._client.get(f"/v1/users/{user}")
+            self.reads += 1
+            if answer.status != 200:
+                self.refused.append(answer)
+                continue
+            version = answer.json["version"]
+            if version < seen.get(user, 0):
+                self.backwards.append((user, seen[user], version))
+            seen[user] = version
 
     def assert_undisturbed(self):
         assert self.reads > 100

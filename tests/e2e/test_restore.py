@@ -2,7 +2,6 @@
 import json
 import os
 import signal
-import threading
 from contextlib import contextmanager
 from urllib.parse import urlsplit, urlunsplit
 
@@ -10,6 +9,7 @@ import pytest
 
 from support.api import Client
 from support.postgres import Postgres
+from support.repeating import Repeating
 from support.stack import Stack, psql
 from support.wait import until
 from support.writers import Writers
@@ -87,7 +87,7 @@ class Lost:
         assert stack.read.get(f"/v1/users/{self.born}").status == 404
 
 
-class Reading:
+class Reading(Repeating):
     """Reads everybody without pause during the block. Whoever was read as the restored database has it is never again
     read as anything else, and no read fails."""
 
@@ -96,24 +96,17 @@ class Reading:
         self._lost = lost
         self._faults = []
         self._followed = set()
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        super().__init__(self._read)
 
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, failed, *_):
-        self._ended.set()
-        self._thread.join(timeout=60)
+    def __exit__(self, failed, *rest):
+        super().__exit__(failed, *rest)
         if failed is None:
             assert not self._faults, self._faults[:5]
             assert self._followed == {*self._lost.kept, self._lost.born}
 
-    def _run(self):
-        while not self._ended.is_set():
-            for user in [*self._lost.kept, self._lost.born]:
-                self._look(user, self._client.get(f"/v1/users/{user}"))
+    def _read(self):
+        for user in [*self._lost.kept, self._lost.born]:
+            self._look(user, self._client.get(f"/v1/users/{user}"))
 
     def _look(self, user, answer):
         if answer.status not in (200, 404):

@@ -7,7 +7,6 @@
 #include "service/ctl/verify.h"
 
 #include <criterion/criterion.h>
-#include <event2/event.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -15,16 +14,9 @@ enum { RUNS_MOST = 1500, USER = 1 };
 
 static struct test_database database;
 static struct fixture fixture;
-static struct event *tick;
-
-static void on_tick(evutil_socket_t descriptor, short what, void *argument)
-{
-    (void)descriptor, (void)what, (void)argument;
-}
 
 static void open_all(void)
 {
-    const struct timeval period = {0, 5000};
     test_database_create(&database);
     test_database_run(database.connection,
                       "insert into users (id, name, email, avatar, version) values"
@@ -37,13 +29,10 @@ static void open_all(void)
     fixture_redis(&fixture, "HSET tally:%d:{%d}:totals users 1 posts 1 comments 0",
                   FIXTURE_GENERATION, 0);
     tally_log_set_level(TALLY_LOG_ERROR);
-    tick = event_new(fixture.base, -1, EV_PERSIST, on_tick, NULL);
-    event_add(tick, &period);
 }
 
 static void close_all(void)
 {
-    event_free(tick);
     fixture_close(&fixture);
     test_database_drop(&database);
 }

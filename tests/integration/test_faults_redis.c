@@ -22,20 +22,13 @@ static struct event_base *base;
 static struct event *tick;
 static struct tally_lookup *lookup;
 
-static void on_tick(evutil_socket_t descriptor, short what, void *argument)
-{
-    (void)descriptor, (void)what, (void)argument;
-}
-
 static void start(void)
 {
-    const struct timeval period = {0, 5000};
     struct tally_error error = {0};
     redis_server_start(&server, "noeviction");
     cr_assert_eq(tally_redis_url_parse(server.url, &url, &error), TALLY_OK, "%s", error.text);
     base = tally_loop_new();
-    tick = event_new(base, -1, EV_PERSIST, on_tick, NULL);
-    event_add(tick, &period);
+    tick = faults_tick(base);
 }
 
 static void stop(void)

@@ -31,15 +31,9 @@ struct answer {
     char text[512];
 };
 
-static void on_tick(evutil_socket_t descriptor, short what, void *argument)
-{
-    (void)descriptor, (void)what, (void)argument;
-}
-
 static void start(void)
 {
     static struct tally_config config;
-    const struct timeval period = {0, 5000};
     struct tally_error error = {0};
     test_database_create(&database);
     config = (struct tally_config){.program = TALLY_PROGRAM_COMMAND};
@@ -50,8 +44,7 @@ static void start(void)
     (void)snprintf(settings.pg_dsn, sizeof settings.pg_dsn, "%s", database.dsn);
     tally_log_set_level(TALLY_LOG_ERROR);
     base = tally_loop_new();
-    tick = event_new(base, -1, EV_PERSIST, on_tick, NULL);
-    event_add(tick, &period);
+    tick = faults_tick(base);
 }
 
 static void stop(void)

@@ -354,20 +354,25 @@ Test(projector, stops_by_name_where_the_topic_was_made_anew_and_its_offsets_fit)
     fixture_close(&fixture);
 }
 
+static void remove_key(struct fixture *fixture, const char *key)
+{
+    redisReply *reply = NULL;
+    cr_assert_eq(tally_redis_call(fixture->redis, &reply, NULL, "DEL %s", key), TALLY_OK);
+    freeReplyObject(reply);
+}
+
 Test(projector, stops_by_name_where_a_position_is_lost)
 {
     struct fixture fixture = {0};
     struct projector projector = {0};
     struct tally_error error = {0};
-    redisReply *reply = NULL;
     char key[TALLY_VIEW_KEY_BYTES];
     fixture_open(&fixture);
     projector_start(&fixture, &projector);
     send_all(&fixture, 1, 2);
     fixture_await_applied(&fixture);
     tally_view_position_key(key, fixture_generation(&fixture), 1);
-    cr_assert_eq(tally_redis_call(fixture.redis, &reply, NULL, "DEL %s", key), TALLY_OK);
-    freeReplyObject(reply);
+    remove_key(&fixture, key);
     cr_expect_eq(projector_await_end(&projector, &error), TALLY_CONFIG);
     cr_expect_not_null(strstr(error.text, "tallyctl rebuild"), "%s", error.text);
     fixture_close(&fixture);
@@ -385,8 +390,7 @@ Test(projector, restores_totals_that_are_gone_and_stops_by_name_where_it_never_k
     send_all(&fixture, 1, 2);
     fixture_await_applied(&fixture);
     tally_view_totals_key(key, fixture_generation(&fixture), 1);
-    cr_assert_eq(tally_redis_call(fixture.redis, &reply, NULL, "DEL %s", key), TALLY_OK);
-    freeReplyObject(reply);
+    remove_key(&fixture, key);
     for (long long there = 0; there == 0;) {
         usleep(10000);
         cr_assert_eq(tally_redis_call(fixture.redis, &reply, NULL, "EXISTS %s", key), TALLY_OK);
@@ -395,8 +399,7 @@ Test(projector, restores_totals_that_are_gone_and_stops_by_name_where_it_never_k
     }
     expect_all(&fixture, 2);
     projector_stop(&projector);
-    cr_assert_eq(tally_redis_call(fixture.redis, &reply, NULL, "DEL %s", key), TALLY_OK);
-    freeReplyObject(reply);
+    remove_key(&fixture, key);
     projector_start(&fixture, &projector);
     cr_expect_eq(projector_await_end(&projector, &error), TALLY_CONFIG);
     cr_expect_not_null(strstr(error.text, "tallyctl rebuild"), "%s", error.text);
@@ -415,8 +418,7 @@ Test(projector, flags_a_known_user_whose_key_is_gone)
     fixture_await_applied(&fixture);
     tally_view_user_key(key, fixture_generation(&fixture),
                         tally_partition_of(FIRST_USER, FIXTURE_PARTITIONS), FIRST_USER);
-    cr_assert_eq(tally_redis_call(fixture.redis, &reply, NULL, "DEL %s", key), TALLY_OK);
-    freeReplyObject(reply);
+    remove_key(&fixture, key);
     fixture_send_history(&fixture, FIRST_USER, 3, 3);
     fixture_await_applied(&fixture);
     cr_assert_eq(tally_redis_call(fixture.redis, &reply, NULL, "HMGET %s v flagged", key),

@@ -60,6 +60,20 @@ bool faults_due(const char *function)
     return true;
 }
 
+static void on_tick(evutil_socket_t descriptor, short what, void *argument)
+{
+    (void)descriptor, (void)what, (void)argument;
+}
+
+struct event *faults_tick(struct event_base *base)
+{
+    const struct timeval period = {0, 5000};
+    struct event *tick = event_new(base, -1, EV_PERSIST, on_tick, NULL);
+    cr_assert_not_null(tick);
+    cr_assert_eq(event_add(tick, &period), 0);
+    return tick;
+}
+
 int faults_descriptors(void)
 {
     int count = 0;

@@ -9,6 +9,9 @@
 
 #include "core/status.h"
 
+struct event;
+struct event_base;
+
 enum faults_threads { FAULTS_OF_THIS_THREAD, FAULTS_OF_ALL_THREADS };
 
 /* From now on the `nth` call fails, once; the next one is the first. */
@@ -25,6 +28,10 @@ long faults_each(faults_run *run, enum faults_threads threads, long most);
 
 /* Descriptors that this process has open. */
 int faults_descriptors(void);
+
+/* Wakes a loop every few milliseconds, so that who turns it sees his deadline pass where nothing
+ * else happens any more. To be freed by event_free() before the base. */
+struct event *faults_tick(struct event_base *base);
 
 /* For the wrapped functions: whether this call has to fail. */
 bool faults_due(const char *function);

@@ -29,8 +29,8 @@ struct tally_watch {
     int64_t fresh_written_ms; /* what of it Redis knows */
     int64_t progress_us;      /* monotonic: something was applied, or nothing was to be */
     int64_t progress_offset;
-    int64_t compared_us;    /* monotonic: the position was compared with the log */
-    int64_t doubted_offset; /* of the gap, or of the user without a beginning, for which it was */
+    int64_t doubted_us;     /* monotonic: the log was, last; 0: never */
+    int64_t doubted_offset; /* of the event for which it was */
 };
 
 struct tally_worker {

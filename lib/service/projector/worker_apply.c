@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-enum { LETTER_WAIT_MS = 10000, LOG_INTERVAL_MS = 1000, COMPARED_US = 5 * 1000 * 1000 };
+enum { LETTER_WAIT_MS = 10000, LOG_INTERVAL_MS = 1000, DOUBT_US = 5 * 1000 * 1000 };
 
 /* Users that this projector knew were gone from Redis when it wrote their counts. */
 static void tell_lost_users(struct tally_worker *worker, int32_t partition, int64_t users)
@@ -196,36 +196,45 @@ static void give_up_round(struct tally_worker *worker, const struct tally_round 
                   TALLY_INTEGER("events", round->count), TALLY_INTEGER("suppressed", suppressed));
 }
 
-/* Whether the round has a gap in a partition whose position was not compared with the log lately.
- * Rather than an event, the log may be missing: a topic that was made anew and filled again beyond
- * the position goes on under the consumer's feet, and skips what it holds before. One gap is
- * doubted once. */
+/* Whether the round has a gap or a repeat, whose position then is to be compared with the log: a
+ * topic that was made anew and filled again beyond the position goes on under the consumer's feet,
+ * skips what it holds before, and shows again what was applied. Each is doubted once, a partition
+ * not more often than every DOUBT_US, since a relay that died repeats as well. */
 static bool log_in_doubt(struct tally_worker *worker, const struct tally_round *round)
 {
     const int64_t now_us = tally_clock_monotonic_us();
     for (size_t i = 0; i < round->count; i++) {
         const struct tally_round_item *item = &round->items[i];
         struct tally_watch *watch = &worker->watches[item->record.partition];
-        if (item->outcome != TALLY_OUTCOME_GAP || item->record.offset == watch->doubted_offset ||
-            now_us - watch->compared_us <= COMPARED_US)
+        const bool odd =
+            item->outcome == TALLY_OUTCOME_GAP || item->outcome == TALLY_OUTCOME_DUPLICATE;
+        if (!odd || item->record.offset == watch->doubted_offset ||
+            (watch->doubted_us != 0 && now_us - watch->doubted_us <= DOUBT_US))
             continue;
         watch->doubted_offset = item->record.offset;
+        watch->doubted_us = now_us;
         return true;
     }
     return false;
 }
 
-/* A user without a beginning may also be one whom a Redis that went back in time does not have yet:
- * what it has is read again before anybody believes it. */
-static bool read_in_doubt(struct tally_worker *worker, const struct tally_round *round)
+/* Whether what was read of a partition's users belongs to its position: Redis may have lost them,
+ * or gone back, since the position was read. */
+static bool is_still_there(struct tally_worker *worker, int32_t id)
 {
-    if (round->headless == NULL)
+    const struct tally_partition *partition = &worker->model->partitions[id];
+    const int64_t epoch = partition->epoch;
+    struct tally_position position = {0};
+    struct tally_error error;
+    tally_worker_collect_all(worker);
+    if (worker->redis == NULL)
         return false;
-    struct tally_watch *watch = &worker->watches[round->headless->record.partition];
-    const int64_t offset = round->headless->record.offset;
-    const bool doubted = watch->doubted_offset == offset;
-    watch->doubted_offset = offset;
-    return !doubted;
+    if (tally_position_read(worker->redis, worker->model->generation, &id, 1, &position, &error) !=
+        TALLY_OK) {
+        tally_worker_disconnect(worker, &error);
+        return false;
+    }
+    return position.present && position.epoch == epoch && position.offset == partition->applied;
 }
 
 static void send_round(struct tally_worker *worker, struct tally_flight *flight)
@@ -249,8 +258,10 @@ static void send_round(struct tally_worker *worker, struct tally_flight *flight)
     if (status == TALLY_OK)
         status = tally_dead_letters_write(worker->letters, round, LETTER_WAIT_MS, &error);
     if (status != TALLY_OK) {
+        const bool final =
+            status == TALLY_CONFIG && is_still_there(worker, round->headless->record.partition);
         give_up_round(worker, round, &error);
-        if (status == TALLY_CONFIG && !read_in_doubt(worker, round))
+        if (final)
             tally_worker_fail(worker, &error);
         return;
     }

@@ -213,7 +213,7 @@ static enum tally_status resume(struct tally_worker *worker, const struct return
     worker->watches[trip->id] = (struct tally_watch){
         .progress_us = now_us,
         .progress_offset = position->offset,
-        .compared_us = now_us,
+        .doubted_us = worker->watches[trip->id].doubted_us,
         .doubted_offset = worker->watches[trip->id].doubted_offset,
     };
     tally_log(TALLY_LOG_INFO, "projector.partition_resumed", TALLY_INTEGER("partition", trip->id),

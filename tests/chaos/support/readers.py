@@ -8,9 +8,11 @@ import random
 import threading
 import time
 from collections import Counter
+from functools import partial
 from itertools import islice
 
 from support.api import NO_ANSWER, Client
+from support.repeating import Repeating
 from support.wait import until
 
 
@@ -20,7 +22,17 @@ def users_of(load, most=200):
     return list(islice(made, most))
 
 
-class Readers:
+class Reader:
+    """What one thread goes by."""
+
+    def __init__(self, address, number):
+        self.client = Client(address)
+        self.chance = random.Random(number)
+        self.seen = {}
+        self.refused_since = None
+
+
+class Readers(Repeating):
     def __init__(self, stack, users, threads=3, stats=True):
         self.answers = Counter()
         self.wrong = []
@@ -29,8 +41,7 @@ class Readers:
         self._users = users
         self._stats = stats
         self._lock = threading.Lock()
-        self._ended = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(number,), daemon=True) for number in range(threads)]
+        super().__init__(*(partial(self._read, Reader(self._address, number)) for number in range(threads)))
 
     def __enter__(self):
         client = Client(self._address)
@@ -38,15 +49,7 @@ class Readers:
             # A user who was made a moment ago is unknown with reason.
             path = f"/v1/users/{user}"
             until(f"user {user} is read", lambda path=path: client.get(path).status == 200, pause_s=0.005)
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._ended.set()
-        for thread in self._threads:
-            thread.join(timeout=60)
-            assert not thread.is_alive(), "a reader does not end"
+        return super().__enter__()
 
     @property
     def read(self):
@@ -56,26 +59,24 @@ class Readers:
     def refused(self):
         return sum(count for kind, count in self.answers.items() if kind != "200")
 
-    def _run(self, number):
-        client, chance, seen, refused_since = Client(self._address), random.Random(number), {}, None
-        while not self._ended.is_set():
-            user = chance.choice(self._users)
-            if self._stats and chance.random() < 0.1:
-                user = None
-            try:
-                answer = client.get("/v1/stats" if user is None else f"/v1/users/{user}", timeout=20)
-            except NO_ANSWER as error:
-                self._keep(("no answer", user, repr(error)))
-                continue
-            kind = self._judge(answer, user, seen)
-            now = time.monotonic()
-            refused_since = None if kind == "200" else refused_since or now
-            with self._lock:
-                self.answers[kind] += 1
-                if refused_since is not None:
-                    self.unavailable_s = max(self.unavailable_s, now - refused_since)
-            if kind != "200":
-                time.sleep(0.005)
+    def _read(self, reader):
+        user = reader.chance.choice(self._users)
+        if self._stats and reader.chance.random() < 0.1:
+            user = None
+        try:
+            answer = reader.client.get("/v1/stats" if user is None else f"/v1/users/{user}", timeout=20)
+        except NO_ANSWER as error:
+            self._keep(("no answer", user, repr(error)))
+            return
+        kind = self._judge(answer, user, reader.seen)
+        now = time.monotonic()
+        reader.refused_since = None if kind == "200" else reader.refused_since or now
+        with self._lock:
+            self.answers[kind] += 1
+            if reader.refused_since is not None:
+                self.unavailable_s = max(self.unavailable_s, now - reader.refused_since)
+        if kind != "200":
+            time.sleep(0.005)
 
     def _judge(self, answer, user, seen):
         """What kind of answer it is; keeps what is wrong with it."""

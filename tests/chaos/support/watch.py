@@ -1,50 +1,20 @@
 """Watching a stack from threads while something is done to it: memory, breakers, and what clients see."""
-import threading
 import time
 from collections import Counter
 
 from support.api import NO_ANSWER, Client
+from support.repeating import Repeating
 
 PAUSE_S = 0.02
 
 
-class Watch:
-    """Calls `look` again and again in a thread of its own while its `with` block runs; an exception fails the block."""
-
-    def __init__(self, look, pause_s=PAUSE_S):
-        self._look = look
-        self._pause_s = pause_s
-        self._ended = threading.Event()
-        self._failure = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, failed, *_):
-        self._ended.set()
-        self._thread.join(timeout=60)
-        assert not self._thread.is_alive(), "a watch does not end"
-        if failed is None and self._failure is not None:
-            raise self._failure
-
-    def _run(self):
-        try:
-            while not self._ended.is_set():
-                self._look()
-                time.sleep(self._pause_s)
-        except BaseException as failure:  # pylint: disable=broad-except
-            self._failure = failure
-
-
-class Memory(Watch):
+class Memory(Repeating):
     """The most that each service has had in memory, in MiB."""
 
     def __init__(self, services):
         self.most = Counter()
         self._services = services
-        super().__init__(self._sample)
+        super().__init__(self._sample, pause_s=PAUSE_S)
 
     def _sample(self):
         for service in self._services:
@@ -56,7 +26,7 @@ def resident_mib(pid):
         return next(int(line.split()[1]) for line in file if line.startswith("VmRSS:")) / 1024
 
 
-class Requests(Watch):
+class Requests(Repeating):
     """Sends one request again and again. Each gets an answer of `right` or a 503 that says when to come back."""
 
     def __init__(self, address, method, path, right):
@@ -64,7 +34,7 @@ class Requests(Watch):
         self._client = Client(address)
         self._request = method, path
         self._right = right
-        super().__init__(self._send)
+        super().__init__(self._send, pause_s=PAUSE_S)
 
     def _send(self):
         try:
@@ -78,14 +48,14 @@ class Requests(Watch):
             assert answer.status == self._right, answer
 
 
-class Breaker(Watch):
+class Breaker(Repeating):
     """When the breaker of `service` was first seen open in all its threads, in seconds from begin()."""
 
     def __init__(self, service):
         self.opened_s = None
         self._began = None
         self._service = service
-        super().__init__(self._sample)
+        super().__init__(self._sample, pause_s=PAUSE_S)
 
     def begin(self):
         self._began = time.monotonic()

@@ -95,6 +95,10 @@ class Process:
                 raise AssertionError(f"{self.name} logged a line that is no JSON: {line!r}") from None
         return lines
 
+    def failures(self):
+        """The causes that it has ended for, the last one last."""
+        return [line["cause"] for line in self.log_lines() if line["event"] == "service.failed"]
+
     def log_tail(self, lines=40):
         if not os.path.exists(self.log):
             return "(no log)"
