@@ -81,7 +81,7 @@ watch() {
 bases() { find "$FOLDER/base" -mindepth 1 -maxdepth 1 -type d -name '2*Z' -printf '%f\n' 2>/dev/null | sort; }
 
 # moment NAME: of a base backup, as a date.
-moment() { printf '%s-%s-%s %s:%s:%sZ' "${1:0:4}" "${1:4:2}" "${1:6:2}" "${1:9:2}" "${1:11:2}" "${1:13:2}"; }
+moment() { printf '%s-%s-%s %s:%s:%sZ' "${1:0:4}" "${1:4:2}" "${1:6:2}" "${1:9:2}" "${1:11:2}" "${1:13:9}"; }
 
 need() { # need OPTION VALUE
     [[ -n $2 ]] && return 0

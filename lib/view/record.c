@@ -5,8 +5,10 @@
 
 void tally_record_put_number(struct tally_buffer *out, int64_t number)
 {
-    char text[TALLY_ID_TEXT_BYTES];
-    tally_redis_part(out, text, tally_id_format(number, text));
+    char text[1 + TALLY_ID_TEXT_BYTES] = "-";
+    const size_t sign = number < 0 ? 1 : 0;
+    const size_t length = tally_id_format(number < 0 ? -number : number, text + sign);
+    tally_redis_part(out, text, sign + length);
 }
 
 /* One name and value of a hash; `text` NULL: the number. */

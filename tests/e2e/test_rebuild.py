@@ -298,7 +298,7 @@ def test_all_that_differ_are_repaired_under_load(own_stack):
         stack.redis.call("DEL", stack.user_key(quiet))
         ghost = stack.user_key("1234567")
         stack.redis.call("HSET", ghost, "v", "1", "posts", "0", "comments", "0", "name", "G", "email", "g@x.test", "tl", "1")
-        done = json.loads(stack.ctl("repair", "--all-differing", "--grace", "2", "--json").stdout)
+        done = json.loads(stack.ctl("repair", "--all-differing", "--grace", "2", "--json", check=FINE).stdout)
         seen = writers.acknowledged
         until("100 more writes are acknowledged", lambda: writers.reached(seen + 100))
     readers.assert_undisturbed()

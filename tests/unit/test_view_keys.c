@@ -1,4 +1,5 @@
 #include "view/keys.h"
+#include "view/record.h"
 
 #include <criterion/criterion.h>
 #include <string.h>
@@ -73,4 +74,19 @@ Test(view_keys, of_anything_else_are_not_taken_for_users)
     const char *whole = "tally:3:{7}:user:4";
     for (size_t length = 0; length < strlen(whole); length++)
         cr_expect(!tally_view_user_key_parse(whole, length, &name), "%zu bytes", length);
+}
+
+Test(record, numbers_below_zero_keep_their_sign)
+{
+    struct tally_buffer out;
+    tally_buffer_init(&out, 1024);
+    tally_record_put_number(&out, -31);
+    tally_record_put_number(&out, 0);
+    tally_record_put_number(&out, INT64_MAX);
+    tally_record_put_number(&out, -INT64_MAX);
+    static const char expected[] = "$3\r\n-31\r\n$1\r\n0\r\n$19\r\n9223372036854775807\r\n"
+                                   "$20\r\n-9223372036854775807\r\n";
+    cr_assert_eq(out.length, sizeof expected - 1);
+    cr_expect_arr_eq(out.data, expected, sizeof expected - 1);
+    tally_buffer_release(&out);
 }
