@@ -1,12 +1,14 @@
 #include "kafka/admin.h"
 
+#include "core/clock.h"
+
 #include <librdkafka/rdkafka.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-enum { REASON_BYTES = 512, TOPIC_LOOKS = 4, TOPIC_PAUSE_NS = 100000000 };
+enum { REASON_BYTES = 512, TOPIC_LOOKS = 4, PAUSE_NS = 100000000 };
 
 struct tally_kafka_admin {
     rd_kafka_t *client;
@@ -140,7 +142,7 @@ enum tally_status tally_kafka_admin_topic(struct tally_kafka_admin *admin, const
     *partitions = 0;
     for (int i = 0; i < TOPIC_LOOKS && status == TALLY_OK && *partitions == 0; i++) {
         if (i > 0)
-            (void)nanosleep(&(struct timespec){.tv_nsec = TOPIC_PAUSE_NS}, NULL);
+            (void)nanosleep(&(struct timespec){.tv_nsec = PAUSE_NS}, NULL);
         status = ask_topic(admin, handle, timeout_ms, brokers, partitions, error);
     }
     rd_kafka_topic_destroy(handle);
@@ -248,12 +250,29 @@ enum tally_status tally_kafka_admin_configs(struct tally_kafka_admin *admin, con
     return TALLY_OK;
 }
 
+/* A partition that has just been made, or whose leader changes, is asked again. */
+static bool leader_is_unsettled(rd_kafka_resp_err_t code)
+{
+    return code == RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE ||
+           code == RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION ||
+           code == RD_KAFKA_RESP_ERR_UNKNOWN_LEADER_EPOCH ||
+           code == RD_KAFKA_RESP_ERR_FENCED_LEADER_EPOCH;
+}
+
 enum tally_status tally_kafka_admin_watermarks(struct tally_kafka_admin *admin, const char *topic,
                                                int32_t partition, int timeout_ms, int64_t *low,
                                                int64_t *high, struct tally_error *error)
 {
-    rd_kafka_resp_err_t code =
-        rd_kafka_query_watermark_offsets(admin->client, topic, partition, low, high, timeout_ms);
+    const int64_t due_us = tally_clock_monotonic_us() + timeout_ms * INT64_C(1000);
+    rd_kafka_resp_err_t code;
+    int64_t left_ms = timeout_ms;
+    do {
+        code = rd_kafka_query_watermark_offsets(admin->client, topic, partition, low, high,
+                                                (int)left_ms);
+        if (leader_is_unsettled(code))
+            (void)nanosleep(&(struct timespec){.tv_nsec = PAUSE_NS}, NULL);
+        left_ms = (due_us - tally_clock_monotonic_us()) / 1000;
+    } while (leader_is_unsettled(code) && left_ms > 0);
     if (code != RD_KAFKA_RESP_ERR_NO_ERROR)
         return fail_unreachable(admin, code, "asking for offsets", error);
     return TALLY_OK;

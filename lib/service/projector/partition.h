@@ -21,6 +21,7 @@ enum tally_partition_standing {
 
 struct tally_partition {
     enum tally_partition_standing standing;
+    bool refused;               /* a call since it became current was, and the log says so */
     int64_t epoch;              /* stored with the position */
     int64_t until;              /* reads are refused before it: the model is being built */
     int64_t next;               /* offset after all that was taken from Kafka */

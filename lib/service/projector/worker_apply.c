@@ -42,10 +42,12 @@ static enum tally_status receive_outcome(struct tally_worker *worker,
         partition->applied = call->to_offset;
     } else if (status == TALLY_FENCED) {
         tally_metric_add(worker->metrics->refusals, 1);
-        if (partition->standing == TALLY_PARTITION_CURRENT)
+        /* Also of a partition that has gone to another member meanwhile: it may be the reason. */
+        if (!partition->refused)
             tally_log(TALLY_LOG_WARNING, "projector.refused",
                       TALLY_INTEGER("partition", call->partition),
                       TALLY_INTEGER("offset", call->to_offset), TALLY_TEXT("reason", error->text));
+        partition->refused = true;
         tally_model_lose(worker->model, call->partition);
         status = TALLY_OK;
     }
@@ -218,8 +220,8 @@ static bool log_in_doubt(struct tally_worker *worker, const struct tally_round *
     return false;
 }
 
-/* Whether what was read of a partition's users belongs to its position: Redis may have lost them,
- * or gone back, since the position was read. */
+/* Whether Redis still stands where this projector left a partition: it may have lost data, gone
+ * back, or be another's to write, since the position was read. */
 static bool is_still_there(struct tally_worker *worker, int32_t id)
 {
     const struct tally_partition *partition = &worker->model->partitions[id];
@@ -237,6 +239,23 @@ static bool is_still_there(struct tally_worker *worker, int32_t id)
     return position.present && position.epoch == epoch && position.offset == partition->applied;
 }
 
+/* Whether every poison of the round is this projector's to tell of. Dead letters are written before
+ * the position moves, so that none is lost; a round that the fence will refuse would leave letters
+ * that the next reader of these records writes again. */
+static bool may_write_letters(struct tally_worker *worker, const struct tally_round *round)
+{
+    int32_t asked = -1;
+    for (size_t i = 0; i < round->count; i++) {
+        const struct tally_round_item *item = &round->items[i];
+        if (item->outcome != TALLY_OUTCOME_POISON || item->record.partition == asked)
+            continue;
+        asked = item->record.partition;
+        if (!is_still_there(worker, asked))
+            return false;
+    }
+    return true;
+}
+
 static void send_round(struct tally_worker *worker, struct tally_flight *flight)
 {
     struct tally_error error = {0};
@@ -251,7 +270,8 @@ static void send_round(struct tally_worker *worker, struct tally_flight *flight)
         return;
     }
     status = tally_round_fold(round, worker->model, &worker->encoder, &error);
-    if (status == TALLY_OK && log_in_doubt(worker, round)) {
+    if (status == TALLY_OK &&
+        (log_in_doubt(worker, round) || !may_write_letters(worker, round))) {
         lose_partitions(worker, round);
         return;
     }
