@@ -28,6 +28,12 @@ static void move_count(struct tally_user_state *state, int64_t *count, int delta
         *count += delta;
 }
 
+/* What of a change the totals see: of a lost user the event's own, for its state began at zero. */
+static int64_t seen_by_totals(const struct tally_user_state *state, int64_t change, int delta)
+{
+    return state->lost && !state->deleted ? delta : change;
+}
+
 static void apply(struct tally_user_state *state, const struct tally_event *event,
                   struct tally_fold_effect *effect)
 {
@@ -59,15 +65,19 @@ enum tally_fold_result tally_fold(struct tally_user_state *state, const struct t
     state->version = event->version;
     if (event->timeline > state->timeline)
         state->timeline = event->timeline;
+    if (before.version == 0 && !before.flagged && gap)
+        state->lost = true;
     if (gap || left_behind)
         state->flagged = true;
     if (!state->deleted)
         apply(state, event, effect);
     effect->write = true;
-    effect->posts_delta = state->posts - before.posts;
-    effect->comments_delta = state->comments - before.comments;
+    effect->posts_delta =
+        seen_by_totals(state, state->posts - before.posts, tally_event_posts_delta(event->type));
+    effect->comments_delta = seen_by_totals(state, state->comments - before.comments,
+                                            tally_event_comments_delta(event->type));
     /* A user counts from the first event seen, whatever its type, to the deletion. */
-    const bool counted_before = before.version > 0 && !before.deleted;
+    const bool counted_before = (before.version > 0 || state->lost) && !before.deleted;
     const bool counted_now = !state->deleted;
     effect->users_delta = (int)counted_now - (int)counted_before;
     if (left_behind)

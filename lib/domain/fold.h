@@ -13,6 +13,11 @@
  * Also where its version is above the stored one but of an older timeline: a write of a history
  * that was left behind, or the first one after a move to another cluster, which counts timelines
  * anew. Only the source can say which, so that it is applied as after a gap, and the user flagged.
+ *
+ * A user of whom nothing is known and whose event is not the first was known before: its state has
+ * been lost, and the totals still hold it. The totals then move by what the event changes, though
+ * the state begins at zero, and the user is marked as lost, so that a repair does not take what the
+ * state shows for what the totals hold.
  */
 #ifndef TALLY_DOMAIN_FOLD_H
 #define TALLY_DOMAIN_FOLD_H
@@ -26,6 +31,7 @@ struct tally_user_state {
     int32_t timeline; /* of the event that gave `version` */
     bool deleted;     /* for good: later versions are counted as seen and change nothing else */
     bool flagged;     /* differs or may differ from the source until repaired */
+    bool lost;        /* flagged; the totals hold the user's true counts and not these */
 };
 
 enum tally_fold_result {

@@ -44,7 +44,10 @@
 #define TALLY_VIEW_USER_AVATAR "avatar"   /* absent: none */
 #define TALLY_VIEW_USER_TIMELINE "tl"     /* PostgreSQL timeline of the event that gave `v` */
 #define TALLY_VIEW_USER_DELETED "deleted" /* 1, or absent; only v, tl, deleted, flagged remain */
-#define TALLY_VIEW_USER_FLAGGED "flagged" /* 1, or absent: the answer says degraded */
+/* Absent, or the answer says degraded: "1", or TALLY_VIEW_LOST where the totals hold the user's
+ * true counts and not the ones beside it. */
+#define TALLY_VIEW_USER_FLAGGED "flagged"
+#define TALLY_VIEW_LOST "lost"
 
 /* Fields of a partition's position. Its absence means that the partition is lost, or never was. */
 #define TALLY_VIEW_POSITION_EPOCH "epoch"           /* another one for each writer that begins */

@@ -294,5 +294,6 @@ enum tally_status tally_user_read_reply(const redisReply *reply, struct tally_us
     state->timeline = (int32_t)timeline;
     state->deleted = reply->element[4]->type != REDIS_REPLY_NIL;
     state->flagged = reply->element[5]->type != REDIS_REPLY_NIL;
+    state->lost = state->flagged && strcmp(reply->element[5]->str, TALLY_VIEW_LOST) == 0;
     return TALLY_OK;
 }

@@ -38,7 +38,8 @@ static size_t list_fields(const struct tally_apply_user *user,
     if (state->deleted)
         fields[count++] = (struct field){TALLY_VIEW_USER_DELETED, NULL, 1};
     if (state->flagged)
-        fields[count++] = (struct field){TALLY_VIEW_USER_FLAGGED, NULL, 1};
+        fields[count++] =
+            (struct field){TALLY_VIEW_USER_FLAGGED, state->lost ? TALLY_VIEW_LOST : NULL, 1};
     if (!state->deleted && (user->parts & TALLY_APPLY_PROFILE) != 0) {
         fields[count++] = (struct field){TALLY_VIEW_USER_NAME, user->profile->name, 0};
         fields[count++] = (struct field){TALLY_VIEW_USER_EMAIL, user->profile->email, 0};

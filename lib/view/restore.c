@@ -135,7 +135,9 @@ enum tally_status tally_repair_outcome(const redisReply *reply, struct tally_rep
                           "read model anew");
     if (reply->type != REDIS_REPLY_ARRAY || reply->elements != count + 1)
         return tally_fail(error, TALLY_PROTOCOL, "repair: the reply is not one for each user");
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++) {
         users[i].replaced = reply->element[i + 1]->integer == 1;
+        users[i].newer = reply->element[i + 1]->integer == 2;
+    }
     return TALLY_OK;
 }

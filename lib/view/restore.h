@@ -40,12 +40,15 @@ enum tally_status tally_fill_outcome(const redisReply *reply,
 /* A user of a repair; version 0: there is no such user, and the key goes. */
 struct tally_repair_user {
     struct tally_apply_user user;
-    int64_t seen_version; /* in Redis, before the recount; another one there now: not replaced */
-    bool known;           /* what was counted since then: */
+    int64_t seen_version; /* in Redis, before the recount */
+    bool known;           /* what came since the version that the totals hold: */
     int64_t posts_after;
     int64_t comments_after;
     bool follow_source; /* replace it also where it is newer, unless from a later timeline */
-    bool replaced;      /* set by tally_repair_outcome(); false: Redis has another version */
+    /* Set by tally_repair_outcome(); where neither is, it was written to meanwhile, or the totals
+     * would have become wrong: another attempt may do it. */
+    bool replaced;
+    bool newer; /* in Redis */
 };
 
 #define TALLY_REPAIR_USERS_MOST 100

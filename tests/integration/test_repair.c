@@ -148,15 +148,20 @@ Test(repair, a_user_whose_row_went_with_a_lost_history_leaves_the_totals_too)
     model_expect_equal(&model);
 }
 
-Test(repair, a_lost_user_comes_back_and_a_ghost_goes)
+static void lose_key(int64_t user_id)
 {
     char key[TALLY_VIEW_KEY_BYTES];
     redisReply *reply = NULL;
     struct tally_error error = {0};
     tally_view_user_key(key, fixture_generation(&model.log),
-                        tally_partition_of(7, FIXTURE_PARTITIONS), 7);
+                        tally_partition_of(user_id, FIXTURE_PARTITIONS), user_id);
     cr_assert_eq(tally_redis_call(model.log.redis, &reply, &error, "DEL %s", key), TALLY_OK);
     freeReplyObject(reply);
+}
+
+Test(repair, a_lost_user_comes_back_and_a_ghost_goes)
+{
+    lose_key(7);
     repair(7);
     cr_assert_eq(result.repaired, 1);
     model_set_field(&model, 0, 4711, "v", "3");
@@ -205,4 +210,34 @@ Test(repair, flagged_users_are_found)
     cr_assert_eq(looked, 8);
     free(ids);
     tally_repairer_free(&repairer);
+}
+
+Test(repair, a_user_whose_events_are_on_their_way_is_left_for_later_and_counted_once)
+{
+    model_write(&model, 9, 1, 3);
+    test_database_run(model.database.connection,
+                      "insert into events (user_id, version, type, timeline) values"
+                      " (9, 1, 'user.created', 1), (9, 2, 'post.created', 1),"
+                      " (9, 3, 'comment.created', 1)");
+    repair(9);
+    cr_assert_eq(result.postponed, 1);
+    cr_assert_eq(result.repaired, 0);
+    model_publish(&model, 9, 1, 3);
+    fixture_await_version(&model.log, 9, 3);
+    model_expect_equal(&model);
+}
+
+/* The projector has forgotten the user, as after a restart, and meets it by a later event. */
+Test(repair, a_lost_user_who_is_written_to_again_is_counted_once)
+{
+    projector_stop(&model.projector);
+    lose_key(7);
+    model_add(&model, 7, 6, 8);
+    projector_start(&model.log, &model.projector);
+    fixture_await_version(&model.log, 7, 8);
+    cr_assert_str_eq(model_field(&model, 0, 7, "flagged"), "lost");
+    repair(7);
+    cr_assert_eq(result.repaired, 1);
+    cr_assert_str_eq(fixture_user(&model.log, 7), fixture_history(8));
+    model_expect_equal(&model);
 }

@@ -12,6 +12,9 @@ static const struct {
     {"live", {.version = 5, .posts = 2, .comments = 3, .timeline = 2}},
     {"live without posts and comments", {.version = 5, .timeline = 2}},
     {"flagged", {.version = 5, .posts = 2, .comments = 3, .timeline = 2, .flagged = true}},
+    {"lost",
+     {.version = 5, .posts = 2, .comments = 3, .timeline = 2, .flagged = true, .lost = true}},
+    {"lost, at zero", {.version = 5, .timeline = 2, .flagged = true, .lost = true}},
     {"deleted", {.version = 5, .timeline = 2, .deleted = true}},
     {"deleted and flagged", {.version = 5, .timeline = 2, .deleted = true, .flagged = true}},
 };
@@ -192,8 +195,17 @@ static int counted(const struct tally_user_state *state)
     return state->version > 0 && !state->deleted;
 }
 
+static bool is_lost(const struct step *step)
+{
+    const bool met_late = step->before.version == 0 && !step->before.flagged;
+    return step->before.lost || (met_late && step->event.version > 1);
+}
+
 static void check_totals(const struct step *step)
 {
+    if (is_lost(step))
+        return;
+    EXPECT(step, !step->after.lost);
     EXPECT(step, step->effect.posts_delta == step->after.posts - step->before.posts);
     EXPECT(step, step->effect.comments_delta == step->after.comments - step->before.comments);
     EXPECT(step, step->effect.users_delta == counted(&step->after) - counted(&step->before));
@@ -204,6 +216,25 @@ Test(fold, totals_move_by_exactly_what_the_user_moved)
     every_step(check_totals);
 }
 
+static void check_lost(const struct step *step)
+{
+    if (!is_lost(step))
+        return;
+    const bool ends = step->event.type == TALLY_EVENT_USER_DELETED;
+    EXPECT(step, step->after.lost && step->after.flagged);
+    EXPECT(step, step->effect.users_delta == (is_new(step) && ends ? -1 : 0));
+    EXPECT(step, step->effect.posts_delta == (is_new(step) ? posts_of(step->event.type) : 0) ||
+                     (ends && step->effect.posts_delta == -step->before.posts));
+    EXPECT(step,
+           step->effect.comments_delta == (is_new(step) ? comments_of(step->event.type) : 0) ||
+               (ends && step->effect.comments_delta == -step->before.comments));
+}
+
+Test(fold, totals_that_hold_a_lost_user_move_by_the_events_alone)
+{
+    every_step(check_lost);
+}
+
 Test(fold, deleting_an_unknown_user_leaves_the_deletion_as_all_that_is_known)
 {
     struct tally_user_state state = {0};
@@ -212,7 +243,7 @@ Test(fold, deleting_an_unknown_user_leaves_the_deletion_as_all_that_is_known)
         .type = TALLY_EVENT_USER_DELETED, .user_id = 7, .version = 9, .timeline = 1};
     cr_expect_eq(tally_fold(&state, &event, &effect), TALLY_FOLD_GAP);
     cr_expect(state.deleted && state.flagged && state.version == 9);
-    cr_expect_eq(effect.users_delta, 0);
+    cr_expect_eq(effect.users_delta, -1, "it was counted when its other events came");
 }
 
 Test(fold, a_history_counts_the_same_however_often_its_events_are_repeated)

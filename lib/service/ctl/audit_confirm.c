@@ -12,11 +12,9 @@
 enum {
     MOST = TALLY_AUDIT_CLAIMS_MOST,
     PAUSE_MS = 100,
-    KAFKA_MS = 2000,
-    APPLIED_MS = 5000, /* longest wait for the projector to come to the ends seen */
 };
 
-_Static_assert(MOST <= TALLY_RECOUNT_MOST, "one read for all claims");
+_Static_assert(MOST <= TALLY_RECOUNT_MOST && MOST <= TALLY_PROOF_MOST, "one read for all claims");
 
 static void pause_ms(int64_t milliseconds)
 {
@@ -33,13 +31,15 @@ enum tally_status tally_audit_judge_open(struct tally_audit_judge *judge,
         .redis_url = settings->redis_url,
         .redis_timeout_ms = settings->redis_timeout_ms,
     };
-    *judge = (struct tally_audit_judge){.settings = settings, .stopping = stopping};
+    *judge = (struct tally_audit_judge){0};
     enum tally_status status =
         tally_pg_connect(settings->pg_dsn, "tallyctl audit", &judge->connection, error);
     if (status == TALLY_OK)
         status = tally_verify_model_open(&judge->model, &options, error);
-    if (status == TALLY_OK)
-        status = tally_kafka_admin_new(settings->kafka_brokers, &judge->kafka, error);
+    judge->prover = (struct tally_prover){.settings = settings,
+                                          .stopping = stopping,
+                                          .connection = judge->connection,
+                                          .model = &judge->model};
     return status;
 }
 
@@ -47,7 +47,7 @@ void tally_audit_judge_close(struct tally_audit_judge *judge)
 {
     PQfinish(judge->connection);
     tally_verify_model_close(&judge->model);
-    tally_kafka_admin_free(&judge->kafka);
+    tally_prover_release(&judge->prover);
     *judge = (struct tally_audit_judge){0};
 }
 
@@ -56,15 +56,15 @@ static bool needs_proof(const struct tally_audit_claim *claim)
     return claim->kind == TALLY_AUDIT_BEHIND || claim->kind == TALLY_AUDIT_MISSING;
 }
 
-/* Of the claims that need it: whether their events are all in Kafka. */
-static enum tally_status find_published(struct tally_audit_judge *judge,
-                                        const struct tally_audit_claims *claims,
-                                        bool published[MOST], struct tally_error *error)
+/* Of the claims that need it: whether nothing of theirs can be under way any more. */
+static enum tally_status find_proofs(struct tally_audit_judge *judge,
+                                     const struct tally_audit_claims *claims, bool proven[MOST],
+                                     struct tally_error *error)
 {
     int64_t ids[MOST], versions[MOST];
     size_t places[MOST], count = 0;
-    bool found[MOST] = {false};
-    memset(published, 0, MOST * sizeof *published);
+    bool found[MOST];
+    memset(proven, 0, MOST * sizeof *proven);
     for (size_t i = 0; i < claims->count; i++) {
         if (!needs_proof(&claims->list[i]))
             continue;
@@ -75,70 +75,9 @@ static enum tally_status find_published(struct tally_audit_judge *judge,
     if (count == 0)
         return TALLY_OK;
     enum tally_status status =
-        tally_recount_published(judge->connection, ids, versions, count, found, error);
+        tally_prove_applied(&judge->prover, ids, versions, count, found, error);
     for (size_t i = 0; status == TALLY_OK && i < count; i++)
-        published[places[i]] = found[i];
-    return status;
-}
-
-/* Where a partition ends, seen after everything in question was published. */
-static bool find_end(struct tally_audit_judge *judge, int32_t partition, int64_t *end)
-{
-    int64_t low = 0;
-    return tally_kafka_admin_watermarks(judge->kafka, judge->settings->topic, partition, KAFKA_MS,
-                                        &low, end, NULL) == TALLY_OK;
-}
-
-/* Waits until the partition's position is at `end`, or until `due_us` (monotonic); `*applied` says
- * whether it came. A position beyond the log's end is of another log, and says nothing. */
-static enum tally_status await_applied(struct tally_audit_judge *judge, int32_t partition,
-                                       int64_t end, int64_t due_us, bool *applied,
-                                       struct tally_error *error)
-{
-    for (;;) {
-        struct tally_position position;
-        int64_t later_end = 0;
-        enum tally_status status = tally_position_read(judge->model.redis, judge->model.generation,
-                                                       &partition, 1, &position, error);
-        *applied = status == TALLY_OK && position.present && position.offset >= end;
-        if (*applied)
-            *applied = find_end(judge, partition, &later_end) && position.offset <= later_end;
-        if (status != TALLY_OK || *applied || tally_clock_monotonic_us() >= due_us ||
-            atomic_load(judge->stopping))
-            return status;
-        pause_ms(PAUSE_MS);
-    }
-}
-
-/* Of the claims that need it: whether nothing of theirs can be under way any more. A partition is
- * asked for once, and all that lag are waited for together. */
-static enum tally_status find_proofs(struct tally_audit_judge *judge,
-                                     const struct tally_audit_claims *claims, bool proven[MOST],
-                                     struct tally_error *error)
-{
-    const int64_t due_us = tally_clock_monotonic_us() + (int64_t)APPLIED_MS * 1000;
-    int32_t partitions[MOST];
-    bool published[MOST], done[MOST] = {false};
-    enum tally_status status = find_published(judge, claims, published, error);
-    for (size_t i = 0; i < claims->count; i++)
-        partitions[i] = tally_partition_of(claims->list[i].user_id, judge->model.partitions);
-    memset(proven, 0, MOST * sizeof *proven);
-    bool answers = true;
-    for (size_t i = 0; i < claims->count && status == TALLY_OK && answers; i++) {
-        int64_t end = 0;
-        bool applied = false;
-        if (!published[i] || done[i])
-            continue;
-        answers = find_end(judge, partitions[i], &end);
-        if (answers)
-            status = await_applied(judge, partitions[i], end, due_us, &applied, error);
-        for (size_t k = i; k < claims->count; k++) {
-            if (partitions[k] != partitions[i])
-                continue;
-            done[k] = true;
-            proven[k] = published[k] && applied;
-        }
-    }
+        proven[places[i]] = found[i];
     return status;
 }
 

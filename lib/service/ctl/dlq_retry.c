@@ -94,6 +94,9 @@ enum tally_status tally_dlq_retry_user(struct tally_dlq_retry *retry, int64_t us
     else if (*settled)
         (void)snprintf(why, TALLY_DLQ_RETRY_WHY_BYTES,
                        "user %" PRId64 " is restored, at version %" PRId64, user_id, state.version);
+    else if (result.postponed > 0)
+        (void)snprintf(why, TALLY_DLQ_RETRY_WHY_BYTES,
+                       "events of user %" PRId64 " are on their way; retry it again", user_id);
     else
         (void)snprintf(why, TALLY_DLQ_RETRY_WHY_BYTES,
                        "user %" PRId64 " is newer in Redis than in PostgreSQL, at version %" PRId64,

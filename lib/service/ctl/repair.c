@@ -97,7 +97,8 @@ static const struct argp argp = {
     .doc = "Restores single users of the read model from PostgreSQL, while writes go on: counts, "
            "profile and version of a recount, their part of the totals, and no longer degraded. A "
            "user who is newer in Redis than in PostgreSQL is left alone, unless PostgreSQL is on "
-           "a newer timeline and so has gone back." TALLY_CTL_EXIT_DOC,
+           "a newer timeline and so has gone back. A user who is not in Redis and whose events "
+           "may be on their way is left for later." TALLY_CTL_EXIT_DOC,
 };
 
 static int by_value(const void *left, const void *right)
@@ -147,6 +148,8 @@ static void on_difference(void *context, const struct tally_verify_difference *d
     struct repair_command *command = context;
     if (difference->user_id == 0)
         command->totals_differ = true;
+    else if (strcmp(difference->field, "misplaced") == 0)
+        command->misplaced = true;
     else
         (void)remember(command, difference->user_id);
 }
@@ -185,11 +188,15 @@ static void tell(void *context, int64_t user_id, enum tally_repair_outcome outco
         [TALLY_REPAIR_REPAIRED] = "repaired",
         [TALLY_REPAIR_REMOVED] = "removed: PostgreSQL has no such user",
         [TALLY_REPAIR_REFUSED] = "left alone: Redis has a newer version than PostgreSQL",
+        [TALLY_REPAIR_POSTPONED] = "left for later: its events are on their way; repair again",
         [TALLY_REPAIR_UNKNOWN] = "there is no such user",
     };
     struct repair_command *command = context;
-    if (command->listed++ < LISTED_MOST && !command->ctl->json)
+    if (command->listed++ < LISTED_MOST && !command->ctl->json) {
+        tally_progress_end(&command->progress);
         (void)printf("user %" PRId64 ": %s\n", user_id, texts[outcome]);
+    }
+    tally_progress_show(&command->progress, command->listed, "");
 }
 
 static enum tally_status repair(struct repair_command *command, struct tally_error *error)
@@ -201,9 +208,11 @@ static enum tally_status repair(struct repair_command *command, struct tally_err
     if (status == TALLY_OK && (command->differing || command->flagged))
         status = find_flagged(command, repairer, error);
     remove_repeats(command);
+    tally_progress_start(&command->progress, "repairing", "users", (int64_t)command->count);
     if (status == TALLY_OK)
         status = tally_repair_users(repairer, command->ids, command->count, tell, command,
                                     &command->result, error);
+    tally_progress_end(&command->progress);
     tally_repairer_free(&repairer);
     return status;
 }
@@ -211,20 +220,26 @@ static enum tally_status repair(struct repair_command *command, struct tally_err
 static int print_result(const struct repair_command *command)
 {
     const struct tally_repair_result *result = &command->result;
-    const bool left =
-        result->refused > 0 || result->unknown > 0 || command->totals_differ || command->overflow;
+    const bool left = result->refused + result->postponed + result->unknown > 0 ||
+                      command->totals_differ || command->misplaced || command->overflow;
     const int code = left ? TALLY_CTL_DIFFERENT : TALLY_CTL_FINE;
     if (command->ctl->json)
         return tally_ctl_print_json(
             command->ctl,
-            json_pack("{s:I,s:I,s:I,s:I,s:b,s:b}", "repaired", (json_int_t)result->repaired,
+            json_pack("{s:I,s:I,s:I,s:I,s:I,s:b,s:b,s:b}", "repaired", (json_int_t)result->repaired,
                       "removed", (json_int_t)result->removed, "refused",
-                      (json_int_t)result->refused, "unknown", (json_int_t)result->unknown,
-                      "totalsDiffer", command->totals_differ, "more", command->overflow),
+                      (json_int_t)result->refused, "postponed", (json_int_t)result->postponed,
+                      "unknown", (json_int_t)result->unknown, "totalsDiffer",
+                      command->totals_differ, "misplaced", command->misplaced, "more",
+                      command->overflow),
             code);
     (void)printf("%" PRId64 " repaired, %" PRId64 " removed, %" PRId64 " left alone, %" PRId64
-                 " unknown\n",
-                 result->repaired, result->removed, result->refused, result->unknown);
+                 " left for later, %" PRId64 " unknown\n",
+                 result->repaired, result->removed, result->refused, result->postponed,
+                 result->unknown);
+    if (command->misplaced)
+        (void)puts("a key lies in a partition that is not its user's: nobody reads it, and "
+                   "`tallyctl rebuild` leaves it behind; `tallyctl verify` names it");
     if (command->totals_differ)
         (void)puts("the totals differed before the repair: `tallyctl verify` says whether they "
                    "still do, and `tallyctl rebuild` mends them");

@@ -1,6 +1,8 @@
 /*
  * Repair: replaces single users of the live read model by what PostgreSQL says about them, with
- * their part of the totals, while writes go on. Blocking; one thread.
+ * their part of the totals, while writes go on. A user who is not in Redis is written only once it
+ * is proven that its events were applied before (service/ctl/proof.h): the totals hold them then.
+ * Blocking; one thread.
  */
 #ifndef TALLY_SERVICE_CTL_REPAIR_H
 #define TALLY_SERVICE_CTL_REPAIR_H
@@ -13,10 +15,12 @@
 struct tally_repairer;
 
 struct tally_repair_result {
-    int64_t repaired; /* replaced; their mark of degradation is gone */
-    int64_t removed;  /* keys of users that PostgreSQL does not have */
-    int64_t refused;  /* newer in Redis than in PostgreSQL, again and again */
-    int64_t unknown;  /* neither in PostgreSQL nor in Redis */
+    int64_t repaired;  /* replaced; their mark of degradation is gone */
+    int64_t removed;   /* keys of users that PostgreSQL does not have */
+    int64_t refused;   /* newer in Redis than in PostgreSQL */
+    int64_t postponed; /* written to at every attempt, or not in Redis and their events may be on
+                          their way: a later repair may do them */
+    int64_t unknown;   /* neither in PostgreSQL nor in Redis */
 };
 
 /* `settings` is borrowed. READ_MODEL_INCOMPLETE: there is no live read model. */
@@ -35,6 +39,7 @@ enum tally_repair_outcome {
     TALLY_REPAIR_REPAIRED,
     TALLY_REPAIR_REMOVED,
     TALLY_REPAIR_REFUSED,
+    TALLY_REPAIR_POSTPONED,
     TALLY_REPAIR_UNKNOWN,
 };
 typedef void tally_repair_each(void *context, int64_t user_id, enum tally_repair_outcome outcome);

@@ -1,8 +1,8 @@
 #include "domain/partitioner.h"
 #include "pg/blocking.h"
 #include "redis/command.h"
+#include "service/ctl/proof.h"
 #include "service/ctl/repair.h"
-#include "service/ctl/verify_model.h"
 #include "view/generation.h"
 #include "view/restore.h"
 
@@ -19,28 +19,38 @@ enum {
     STEP = TALLY_RECOUNT_MOST,
 };
 
+_Static_assert(BATCH <= TALLY_PROOF_MOST, "one proof for all of a batch");
+
 struct tally_repairer {
     const struct tally_settings *settings;
     PGconn *connection;
     struct tally_verify_model model; /* knows the live generation */
+    struct tally_prover prover;
     struct tally_restore_encoder encoder;
     struct tally_buffer out;
     bool follow_source;
 };
 
-/* Users under repair, a batch at most. */
+/* What is known of a user under repair. */
+struct patient {
+    int64_t id;
+    int64_t seen; /* version in Redis before the recount; 0: none */
+    int64_t
+        proven;   /* version that had been applied before the user's key was lost; 0: not proven */
+    bool flagged; /* in Redis */
+    bool known;   /* to Redis, at any attempt */
+    bool there;   /* in PostgreSQL, by the last recount */
+    bool replaced;
+    bool newer;
+    struct tally_recount_user recount; /* texts borrowed from its rows */
+    struct tally_user_state state;
+    struct tally_profile profile; /* likewise */
+};
+
+/* Those that are not done, a batch at most. */
 struct batch {
-    int64_t ids[BATCH];
+    struct patient patients[BATCH];
     size_t count;
-    struct tally_user_state states[BATCH];
-    struct tally_profile profiles[BATCH];
-    struct tally_recount_user recounts[BATCH];
-    int64_t seen[BATCH]; /* version in Redis before the recount */
-    bool flagged[BATCH];
-    bool there[BATCH]; /* in PostgreSQL */
-    bool done[BATCH];
-    bool
-        waiting[BATCH]; /* absent from Redis, perhaps on its way: only the last attempt writes it */
 };
 
 static enum tally_status open_model(struct tally_repairer *repairer, struct tally_error *error)
@@ -64,6 +74,8 @@ enum tally_status tally_repairer_new(const struct tally_settings *settings,
     enum tally_status status = open_model(made, error);
     if (status == TALLY_OK)
         status = tally_pg_connect(settings->pg_dsn, "tallyctl repair", &made->connection, error);
+    made->prover = (struct tally_prover){
+        .settings = settings, .connection = made->connection, .model = &made->model};
     if (status == TALLY_OK)
         *repairer = made;
     else
@@ -80,6 +92,7 @@ void tally_repairer_free(struct tally_repairer **repairer)
 {
     if (*repairer == NULL)
         return;
+    tally_prover_release(&(*repairer)->prover);
     PQfinish((*repairer)->connection);
     tally_verify_model_close(&(*repairer)->model);
     tally_restore_encoder_release(&(*repairer)->encoder);
@@ -88,23 +101,38 @@ void tally_repairer_free(struct tally_repairer **repairer)
     *repairer = NULL;
 }
 
-static void take_user(struct batch *batch, const struct tally_recount_user *user, int32_t timeline)
+/* Redis has nothing of it: its events are on their way, or its key was lost after they had been
+ * counted. */
+static bool is_absent(const struct patient *patient)
+{
+    return patient->seen == 0 && !patient->flagged;
+}
+
+/* The version that the totals hold, as far as is known. */
+static int64_t counted_version(const struct patient *patient)
+{
+    return is_absent(patient) ? patient->proven : patient->seen;
+}
+
+static void take_recount(struct batch *batch, const struct tally_recount_user *user,
+                         int32_t timeline)
 {
     size_t at = 0;
-    while (at < batch->count && batch->ids[at] != user->id)
+    while (at < batch->count && batch->patients[at].id != user->id)
         at++;
     if (at == batch->count)
         return;
-    batch->there[at] = true;
-    batch->recounts[at] = *user;
-    batch->states[at] = (struct tally_user_state){
+    struct patient *patient = &batch->patients[at];
+    patient->there = true;
+    patient->recount = *user;
+    patient->state = (struct tally_user_state){
         .version = user->version,
         .posts = user->deleted ? 0 : user->posts,
         .comments = user->deleted ? 0 : user->comments,
         .timeline = timeline,
         .deleted = user->deleted,
     };
-    batch->profiles[at] = (struct tally_profile){
+    patient->profile = (struct tally_profile){
         .name = (char *)(uintptr_t)user->name,
         .email = (char *)(uintptr_t)user->email,
         .avatar = (char *)(uintptr_t)user->avatar,
@@ -115,44 +143,48 @@ static void take_user(struct batch *batch, const struct tally_recount_user *user
 static enum tally_status recount(struct tally_repairer *repairer, struct batch *batch,
                                  struct tally_recount_rows *rows, struct tally_error *error)
 {
+    int64_t ids[BATCH], versions[BATCH];
     int32_t timeline = 0;
     enum tally_status status = tally_recount_timeline(repairer->connection, &timeline, error);
+    for (size_t i = 0; i < batch->count; i++) {
+        struct patient *patient = &batch->patients[i];
+        ids[i] = patient->id;
+        versions[i] = counted_version(patient);
+        patient->there = false;
+        patient->profile = (struct tally_profile){0};
+        patient->state = (struct tally_user_state){.timeline = timeline};
+    }
     if (status == TALLY_OK)
-        status = tally_recount_at(repairer->connection, batch->ids, batch->seen, batch->count, rows,
-                                  error);
-    memset(batch->there, 0, sizeof batch->there);
-    memset(batch->states, 0, sizeof batch->states);
-    for (size_t i = 0; i < batch->count; i++)
-        batch->states[i].timeline = timeline;
+        status = tally_recount_at(repairer->connection, ids, versions, batch->count, rows, error);
     for (int i = 0; status == TALLY_OK && i < rows->count; i++) {
         struct tally_recount_user user;
         tally_recount_user(rows, i, &user);
-        take_user(batch, &user, timeline);
+        take_recount(batch, &user, timeline);
     }
     return status;
 }
 
-/* One user as the script wants it. What happened since the version in Redis is known where all of
- * its events were found; a key that is not there was lost after its events were counted. */
-static void describe(const struct tally_repairer *repairer, const struct batch *batch, size_t i,
+/* One user as the script wants it. What happened since the version that the totals hold is known
+ * where all of its events were found. */
+static void describe(const struct tally_repairer *repairer, const struct patient *patient,
                      struct tally_repair_user *repair)
 {
-    const struct tally_recount_user *recount = &batch->recounts[i];
-    const bool equal = batch->there[i] && recount->version == batch->seen[i];
-    const bool lost = batch->seen[i] == 0 && !batch->flagged[i];
-    const bool found = batch->there[i] && !recount->deleted && batch->seen[i] > 0 &&
-                       recount->version - batch->seen[i] == recount->events_after;
+    const struct tally_recount_user *user = &patient->recount;
+    const int64_t counted = counted_version(patient);
+    const bool equal = patient->there && counted > 0 && user->version == counted;
+    const bool found = patient->there && !user->deleted && counted > 0 &&
+                       user->version - counted == user->events_after;
     *repair = (struct tally_repair_user){
-        .user = {.user_id = batch->ids[i],
-                 .state = &batch->states[i],
+        .user = {.user_id = patient->id,
+                 .state = &patient->state,
                  .parts = TALLY_APPLY_RECORD |
-                          (batch->profiles[i].name != NULL ? (unsigned)TALLY_APPLY_PROFILE : 0U),
-                 .profile = &batch->profiles[i],
+                          (patient->profile.name != NULL ? (unsigned)TALLY_APPLY_PROFILE : 0U),
+                 .profile = &patient->profile,
                  .day = -1},
-        .seen_version = batch->seen[i],
-        .known = equal || lost || found,
-        .posts_after = found && !equal ? recount->posts_after : 0,
-        .comments_after = found && !equal ? recount->comments_after : 0,
+        .seen_version = patient->seen,
+        .known = equal || found,
+        .posts_after = found && !equal ? user->posts_after : 0,
+        .comments_after = found && !equal ? user->comments_after : 0,
         .follow_source = repairer->follow_source,
     };
 }
@@ -162,13 +194,15 @@ static enum tally_status write_partition(struct tally_repairer *repairer, struct
                                          int32_t partition, struct tally_error *error)
 {
     struct tally_repair_user users[BATCH];
-    size_t places[BATCH], count = 0;
+    struct patient *patients[BATCH];
+    size_t count = 0;
     for (size_t i = 0; i < batch->count; i++) {
-        if (batch->done[i] || batch->waiting[i] ||
-            tally_partition_of(batch->ids[i], repairer->model.partitions) != partition)
+        struct patient *patient = &batch->patients[i];
+        const bool waits = patient->there && is_absent(patient) && patient->proven == 0;
+        if (waits || tally_partition_of(patient->id, repairer->model.partitions) != partition)
             continue;
-        places[count] = i;
-        describe(repairer, batch, i, &users[count++]);
+        patients[count] = patient;
+        describe(repairer, patient, &users[count++]);
     }
     if (count == 0)
         return TALLY_OK;
@@ -185,28 +219,56 @@ static enum tally_status write_partition(struct tally_repairer *repairer, struct
         return status;
     status = tally_repair_outcome(reply, users, count, error);
     freeReplyObject(reply);
-    for (size_t i = 0; status == TALLY_OK && i < count; i++)
-        batch->done[places[i]] = users[i].replaced;
+    for (size_t i = 0; status == TALLY_OK && i < count; i++) {
+        patients[i]->replaced = users[i].replaced;
+        patients[i]->newer = users[i].newer;
+    }
     return status;
 }
 
-/* One attempt at all that are not done. Reading the users first also proves that the generation is
- * still live. */
+/* Of the absent ones that PostgreSQL has, by the recount before: whether all of that has been
+ * applied, so that the totals hold it. */
+static enum tally_status prove(struct tally_repairer *repairer, struct batch *batch,
+                               struct tally_error *error)
+{
+    int64_t ids[BATCH], versions[BATCH];
+    size_t places[BATCH], count = 0;
+    bool proven[BATCH];
+    for (size_t i = 0; i < batch->count; i++) {
+        const struct patient *patient = &batch->patients[i];
+        if (!patient->there || !is_absent(patient) || patient->proven != 0)
+            continue;
+        ids[count] = patient->id;
+        versions[count] = patient->recount.version;
+        places[count++] = i;
+    }
+    if (count == 0)
+        return TALLY_OK;
+    enum tally_status status =
+        tally_prove_applied(&repairer->prover, ids, versions, count, proven, error);
+    for (size_t i = 0; status == TALLY_OK && i < count; i++)
+        batch->patients[places[i]].proven = proven[i] ? versions[i] : 0;
+    return status;
+}
+
+/* One attempt at all of the batch. Reading the users first also proves that the generation is still
+ * live. */
 static enum tally_status attempt(struct tally_repairer *repairer, struct batch *batch,
-                                 bool known[BATCH], bool last, struct tally_error *error)
+                                 struct tally_error *error)
 {
     struct tally_recount_rows rows = {0};
-    enum tally_status status =
-        tally_verify_model_read(&repairer->model, batch->ids, batch->count, error);
+    int64_t ids[BATCH];
+    for (size_t i = 0; i < batch->count; i++)
+        ids[i] = batch->patients[i].id;
+    enum tally_status status = tally_verify_model_read(&repairer->model, ids, batch->count, error);
     for (size_t i = 0; status == TALLY_OK && i < batch->count; i++) {
+        struct patient *patient = &batch->patients[i];
         struct tally_verify_found found;
         tally_verify_model_user(&repairer->model, i, &found);
-        known[i] = known[i] || found.version != 0 || found.flagged;
-        batch->seen[i] = found.version > 0 ? found.version : 0;
-        batch->flagged[i] = found.flagged;
-        batch->waiting[i] = found.version == 0 && !found.flagged && !last;
+        patient->known = patient->known || found.version != 0 || found.flagged;
+        patient->seen = found.version > 0 ? found.version : 0;
+        patient->flagged = found.flagged;
     }
-    memset(batch->profiles, 0, sizeof batch->profiles);
     if (status == TALLY_OK)
         status = recount(repairer, batch, &rows, error);
     for (int32_t i = 0; status == TALLY_OK && i < repairer->model.partitions; i++)
@@ -215,18 +277,22 @@ static enum tally_status attempt(struct tally_repairer *repairer, struct batch *
     return status;
 }
 
-static enum tally_repair_outcome outcome_of(const struct batch *batch, const bool *known, size_t i,
+static enum tally_repair_outcome outcome_of(const struct patient *patient,
                                             struct tally_repair_result *result)
 {
-    if (!batch->done[i]) {
+    if (!patient->replaced && patient->newer) {
         result->refused++;
         return TALLY_REPAIR_REFUSED;
     }
-    if (batch->there[i]) {
+    if (!patient->replaced) {
+        result->postponed++;
+        return TALLY_REPAIR_POSTPONED;
+    }
+    if (patient->there) {
         result->repaired++;
         return TALLY_REPAIR_REPAIRED;
     }
-    if (known[i]) {
+    if (patient->known) {
         result->removed++;
         return TALLY_REPAIR_REMOVED;
     }
@@ -234,35 +300,57 @@ static enum tally_repair_outcome outcome_of(const struct batch *batch, const boo
     return TALLY_REPAIR_UNKNOWN;
 }
 
-static bool all_done(const struct batch *batch)
+/* Tells of those that are done, or of all, and keeps the others. */
+static void settle(struct batch *batch, bool all, tally_repair_each *each, void *context,
+                   struct tally_repair_result *result)
 {
+    size_t kept = 0;
     for (size_t i = 0; i < batch->count; i++) {
-        if (!batch->done[i])
-            return false;
+        const struct patient *patient = &batch->patients[i];
+        if (!all && !patient->replaced) {
+            batch->patients[kept++] = *patient;
+            continue;
+        }
+        const enum tally_repair_outcome outcome = outcome_of(patient, result);
+        if (each != NULL)
+            each(context, patient->id, outcome);
     }
-    return true;
+    batch->count = kept;
+}
+
+static enum tally_status repair_batch(struct tally_repairer *repairer, struct batch *batch,
+                                      tally_repair_each *each, void *context,
+                                      struct tally_repair_result *result, struct tally_error *error)
+{
+    enum tally_status status = TALLY_OK;
+    for (int i = 0; i < ATTEMPTS && status == TALLY_OK && batch->count > 0; i++) {
+        if (i > 0) {
+            usleep(PAUSE_US);
+            status = prove(repairer, batch, error);
+        }
+        if (status == TALLY_OK)
+            status = attempt(repairer, batch, error);
+        if (status == TALLY_OK)
+            settle(batch, i == ATTEMPTS - 1, each, context, result);
+    }
+    return status;
 }
 
 enum tally_status tally_repair_users(struct tally_repairer *repairer, const int64_t *ids,
                                      size_t count, tally_repair_each *each, void *context,
                                      struct tally_repair_result *result, struct tally_error *error)
 {
+    struct batch *batch = calloc(1, sizeof *batch);
+    if (batch == NULL)
+        return tally_fail(error, TALLY_NO_MEMORY, "repair");
     enum tally_status status = TALLY_OK;
     for (size_t first = 0; first < count && status == TALLY_OK; first += BATCH) {
-        struct batch batch = {.count = count - first < BATCH ? count - first : BATCH};
-        bool known[BATCH] = {false};
-        memcpy(batch.ids, ids + first, batch.count * sizeof *ids);
-        for (int i = 0; i < ATTEMPTS && status == TALLY_OK && !all_done(&batch); i++) {
-            if (i > 0)
-                usleep(PAUSE_US);
-            status = attempt(repairer, &batch, known, i == ATTEMPTS - 1, error);
-        }
-        for (size_t i = 0; i < batch.count && status == TALLY_OK; i++) {
-            enum tally_repair_outcome outcome = outcome_of(&batch, known, i, result);
-            if (each != NULL)
-                each(context, batch.ids[i], outcome);
-        }
+        *batch = (struct batch){.count = count - first < BATCH ? count - first : BATCH};
+        for (size_t i = 0; i < batch->count; i++)
+            batch->patients[i].id = ids[first + i];
+        status = repair_batch(repairer, batch, each, context, result, error);
     }
+    free(batch);
     return status;
 }
 
