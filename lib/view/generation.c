@@ -123,15 +123,16 @@ enum tally_status tally_generation_unseal(struct tally_redis *redis, const char 
 }
 
 enum tally_status tally_generation_switch(struct tally_redis *redis, const char *token,
-                                          int64_t from, int64_t to, struct tally_error *error)
+                                          int64_t from, int64_t to, int64_t rest_ms,
+                                          struct tally_error *error)
 {
     redisReply *reply = NULL;
     enum tally_status status =
         tally_redis_call(redis, &reply, error,
                          "EVAL %s 4 " TALLY_VIEW_GENERATION_KEY " " TALLY_VIEW_LEASE_KEY
-                         " " TALLY_VIEW_SEAL_KEY " " TALLY_VIEW_OTHERS_KEY " %s %lld %lld %s",
+                         " " TALLY_VIEW_SEAL_KEY " " TALLY_VIEW_OTHERS_KEY " %s %lld %lld %s %lld",
                          tally_script_switch_generation, token, (long long)from, (long long)to,
-                         role_texts[TALLY_GENERATION_KEPT]);
+                         role_texts[TALLY_GENERATION_KEPT], (long long)rest_ms);
     if (status != TALLY_OK)
         return status;
     if (reply->type != REDIS_REPLY_ARRAY || reply->elements < 1)

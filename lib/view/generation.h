@@ -7,7 +7,9 @@
  * sealed, so that its projectors wait; its positions' epochs are bumped, which refuses what they
  * have in flight; and once the new one has come as far, the pointer is moved, if it, the lease and
  * the seal are as expected. A projector that reads a position looks for the seal after it, hence
- * either sees the seal or has an epoch that will be refused. The seal expires by itself.
+ * either sees the seal or has an epoch that will be refused. The seal expires by itself. The new
+ * one then rests for TALLY_VIEW_REST_MS, sealed in its turn, until every reader has left the old
+ * one.
  */
 #ifndef TALLY_VIEW_GENERATION_H
 #define TALLY_VIEW_GENERATION_H
@@ -35,10 +37,11 @@ enum tally_status tally_generation_seal(struct tally_redis *redis, const char *t
                                         struct tally_error *error) TALLY_MUST_CHECK;
 enum tally_status tally_generation_unseal(struct tally_redis *redis, const char *token,
                                           struct tally_error *error) TALLY_MUST_CHECK;
-/* Moves the pointer from the sealed generation `from` (0: there is none, and no seal) to `to`.
- * `from` is kept then. FENCED, with the reason, where anything is not as expected. */
+/* Moves the pointer from the sealed generation `from` (0: there is none, and no seal) to `to`,
+ * which then rests for `rest_ms` >= 0. `from` is kept then. FENCED, with the reason, where anything
+ * is not as expected. */
 enum tally_status tally_generation_switch(struct tally_redis *redis, const char *token,
-                                          int64_t from, int64_t to,
+                                          int64_t from, int64_t to, int64_t rest_ms,
                                           struct tally_error *error) TALLY_MUST_CHECK;
 
 /* What generations beside the live one are there for. */

@@ -32,6 +32,12 @@
 #define TALLY_VIEW_SEAL_KEY "{tally:generation}:seal"
 #define TALLY_VIEW_OTHERS_KEY "{tally:generation}:others"
 
+/* A reader that has last seen a generation live no longer ago than this when an answer of it
+ * arrives may give that answer. After a switch the new one is not written for longer than that:
+ * whoever has read it then reads the same elsewhere, where the old one is still taken for live. */
+#define TALLY_VIEW_TRUST_MS 500
+#define TALLY_VIEW_REST_MS 700
+
 /* Holds the longest key of any kind with its terminator. */
 #define TALLY_VIEW_KEY_BYTES 80
 

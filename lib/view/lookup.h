@@ -6,6 +6,8 @@
  * - The live generation and the positions of all its partitions are read every 100 ms. While they
  *   are missing, or a partition has not reached `until`, or its offset is below one seen before in
  *   this generation (a Redis that went back), the answer is READ_MODEL_INCOMPLETE.
+ * - An answer that comes longer than TALLY_VIEW_TRUST_MS after its generation was last seen live is
+ *   not given, but read anew: another one may have become live, and be further on.
  * - A user that is absent is not taken for unknown before a second read, sent after the first was
  *   answered, has found generation and position still in place. A generation's number is never used
  *   twice, so the keys of a lost generation simply miss, and then this read tells.

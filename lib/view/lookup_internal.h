@@ -48,7 +48,8 @@ struct tally_lookup {
     struct tally_buffer fields;  /* the part of a user's read that is always the same */
 
     struct generation live;
-    bool loaded; /* `live` was read over the connection that is open now */
+    bool loaded;     /* `live` was read over the connection that is open now */
+    int64_t seen_us; /* monotonic, before `live` was last seen to be live */
     struct tally_timer *refresh;
     size_t rounds; /* in flight */
 

@@ -24,6 +24,7 @@ struct round {
     struct tally_lookup *lookup;
     tally_lookup_positions_done *done;
     void *context;
+    int64_t began_us; /* monotonic */
     int64_t expected; /* generation the positions are read for; 0: none is known yet */
     int64_t seen;     /* generation that was found */
     enum tally_status status;
@@ -162,6 +163,7 @@ static enum tally_status commit(struct tally_lookup *lookup, const struct round 
             live->highest[i] = position->offset;
     }
     lookup->loaded = true;
+    lookup->seen_us = round->began_us;
     return TALLY_OK;
 }
 
@@ -244,7 +246,8 @@ static struct round *round_start(const struct round *like, int64_t expected, int
     round->restarts = like->expected != 0 || like->seen != 0 ? like->restarts + 1 : 0;
     round->expected = expected;
     round->partitions = partitions;
-    int64_t deadline_us = tally_clock_monotonic_us() + lookup->options.timeout_ms * 1000;
+    round->began_us = tally_clock_monotonic_us();
+    int64_t deadline_us = round->began_us + lookup->options.timeout_ms * 1000;
     enum tally_status status =
         tally_lookup_generation_send(lookup, deadline_us, on_generation, round, error);
     if (status != TALLY_OK) {

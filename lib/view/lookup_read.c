@@ -31,7 +31,8 @@ struct read {
     int64_t user_id;
     int64_t generation;
     int32_t partition;
-    int64_t turn; /* of the connection, when the command was queued */
+    int64_t seen_live_us; /* monotonic, before `generation` was last seen to be live */
+    int64_t turn;         /* of the connection, when the command was queued */
     int64_t deadline_us;
     bool again;  /* it has been repeated with a new generation once */
     bool shared; /* stands in lookup->unsent */
@@ -236,6 +237,24 @@ static void confirm(struct read *read)
         read->confirmed = status;
 }
 
+/* After another look at which generation is live, which all share that wait for one. */
+static void read_anew(struct read *read)
+{
+    enum tally_status status = read->lookup->rounds > 0
+                                   ? TALLY_OK
+                                   : tally_lookup_positions_read(read->lookup, NULL, NULL, NULL);
+    read->seen = read->generation;
+    if (status == TALLY_OK)
+        LL_PREPEND(read->lookup->deferred, read);
+    else
+        fail(read, status);
+}
+
+static bool is_trusted(const struct read *read)
+{
+    return tally_clock_monotonic_us() - read->seen_live_us <= TALLY_VIEW_TRUST_MS * INT64_C(1000);
+}
+
 static void on_user(enum tally_status status, const struct redisReply *reply, void *argument)
 {
     struct read *read = argument;
@@ -244,6 +263,8 @@ static void on_user(enum tally_status status, const struct redisReply *reply, vo
         status = parse_user(reply, &user);
     if (status == TALLY_USER_NOT_FOUND && user.version == 0)
         confirm(read);
+    else if ((status == TALLY_OK || status == TALLY_USER_NOT_FOUND) && !is_trusted(read))
+        read_anew(read);
     else if (status == TALLY_OK || status == TALLY_USER_NOT_FOUND)
         finish(read, status, &user);
     else
@@ -255,6 +276,7 @@ static enum tally_status send_read(struct read *read, struct tally_error *error)
 {
     struct tally_lookup *lookup = read->lookup;
     read->generation = lookup->live.number;
+    read->seen_live_us = lookup->seen_us;
     read->partition = tally_partition_of(read->user_id, lookup->live.partitions);
     if (!lookup->live.list[read->partition].complete)
         return tally_fail(error, TALLY_READ_MODEL_INCOMPLETE, "partition %d is being built",

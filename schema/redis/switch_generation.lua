@@ -1,9 +1,9 @@
 -- Makes another generation the live one, if the live one is still the expected one, is sealed, and
--- the caller holds the lease.
+-- the caller holds the lease. The new one is sealed in its turn for a while.
 --
 -- KEYS  generation, lease, seal, others (all of one slot)
 -- ARGV  1 token of the lease  2 expected live generation, "0": none  3 the one to be live
---       4 what the expected one is from now on
+--       4 what the expected one is from now on  5 ms for which the new one is sealed, "0": not at all
 -- Returns {1}, or {0, why}.
 
 local call = redis.call
@@ -22,5 +22,9 @@ if live ~= '0' then
 end
 call('SET', KEYS[1], ARGV[3])
 call('HDEL', KEYS[4], ARGV[3])
-call('DEL', KEYS[3])
+if ARGV[5] == '0' then
+    call('DEL', KEYS[3])
+else
+    call('SET', KEYS[3], ARGV[3], 'PX', ARGV[5])
+end
 return {1}

@@ -63,9 +63,10 @@ static enum tally_status roll_back(struct rebuild *rebuild, struct tally_rollbac
     status = rebuild_seal(rebuild, SEAL_MS, error);
     if (status == TALLY_OK)
         status = mark_behind(rebuild, kept, rebuild->offsets, result, error);
+    /* Without a rest: the one that is left is wrong, or this would not be asked for. */
     if (status == TALLY_OK)
         status = tally_generation_switch(rebuild->redis, tally_ctl_lease_token(rebuild->lease),
-                                         rebuild->live.number, kept, error);
+                                         rebuild->live.number, kept, 0, error);
     result->generation = kept;
     result->previous = rebuild->live.number;
     result->switch_us = tally_clock_monotonic_us() - sealed_us;

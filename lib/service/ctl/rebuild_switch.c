@@ -122,7 +122,8 @@ static enum tally_status try_switch(struct rebuild *rebuild, struct tally_error 
         status = copy_active(rebuild, DAYS_LATE, error);
     if (status == TALLY_OK)
         status = tally_generation_switch(rebuild->redis, tally_ctl_lease_token(rebuild->lease),
-                                         rebuild->live.number, rebuild->number, error);
+                                         rebuild->live.number, rebuild->number, TALLY_VIEW_REST_MS,
+                                         error);
     rebuild->result->switch_us = tally_clock_monotonic_us() - sealed_us;
     struct tally_error ignored;
     if (status != TALLY_OK && rebuild->live.number != 0 && !tally_redis_broken(rebuild->redis))
