@@ -1,10 +1,12 @@
 #include "core/clock.h"
 #include "query_fixture.h"
+#include "view/keys.h"
 #include "view/lookup.h"
 
 #include <criterion/criterion.h>
 #include <signal.h>
 #include <string.h>
+#include <unistd.h>
 
 #define GENERATION FIXTURE_GENERATION
 #define ALICE "v 5 posts 2 comments 3 name Alice email alice@example.org tl 1"
@@ -174,6 +176,19 @@ Test(lookup, a_miss_follows_a_generation_that_was_made_anew_between_two_refreshe
     cr_assert_eq(seen.by_status[TALLY_OK], 1);
     cr_assert_eq(seen.version, 9);
     cr_assert_eq(seen.by_status[TALLY_USER_NOT_FOUND], 1);
+}
+
+Test(lookup, a_thread_that_slept_through_a_switch_does_not_answer_from_the_old_generation)
+{
+    after_a_refresh();
+    usleep((TALLY_VIEW_TRUST_MS + 50) * 1000);
+    fixture_make_generation(&fixture, GENERATION + 1);
+    fixture_set_user(&fixture, GENERATION + 1, 42,
+                     "v 6 posts 3 comments 3 name Alice email alice@example.org tl 1");
+    start(42);
+    await_answers();
+    cr_assert_eq(seen.by_status[TALLY_OK], 1);
+    cr_assert_eq(seen.version, 6);
 }
 
 Test(lookup, a_miss_after_a_loss_between_two_refreshes_is_incomplete)
