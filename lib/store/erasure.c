@@ -242,7 +242,10 @@ static enum tally_status compose(PGconn *connection, int64_t user_id, bool whole
     enum tally_status status = ask(connection, tables_sql, 1, user_id, 0, &rows, error);
     if (status != TALLY_OK)
         return status;
-    tally_buffer_format(sql, "vacuum (%sanalyze) %s", whole ? "full, " : "", fixed_tables);
+    /* Where few pages hold removed rows, PostgreSQL would leave their entries in the indexes, and
+     * one of them holds the address. */
+    tally_buffer_format(sql, "vacuum (%s, analyze) %s", whole ? "full" : "index_cleanup on",
+                        fixed_tables);
     for (int i = 0; i < PQntuples(rows); i++)
         tally_buffer_format(sql, ", %s", PQgetvalue(rows, i, 0));
     PQclear(rows);
