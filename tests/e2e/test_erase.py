@@ -199,6 +199,36 @@ def test_the_index_of_addresses_gives_one_of_very_many_up_too(own_stack):
     assert left == 0
 
 
+def test_a_receipt_claims_no_more_than_was_done(own_stack):
+    stack = own_stack
+    person = Person(stack)
+    stack.until_equal()
+    stack.redis.call("ACL", "SETUSER", "default", "-config", "-bgrewriteaof", "-bgsave")
+    receipt = erase(stack, person.id)
+    assert receipt["complete"] and receipt["removed"]["readModel"]["filesWrittenAnew"] is False
+    in_redis = " ".join(row["what"] for row in receipt["remains"] if row["where"] == "Redis")
+    assert "append-only" in in_redis and "snapshot" in in_redis
+    stack.redis.call("ACL", "SETUSER", "default", "+@all")
+    # Writing tables anew waits for everybody who reads them; a plain vacuum has come before.
+    session = subprocess.Popen(["psql", "-X", "-q", "-A", "-t", "-d", stack.dsn], text=True,
+                               stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    session.stdin.write("BEGIN; LOCK TABLE users IN ACCESS SHARE MODE; SELECT 1;\n")
+    session.stdin.flush()
+    assert session.stdout.readline() == "1\n"
+    receipt = erase(stack, person.id, "--vacuum=full", "--wait", "2", check=DIFFERENT)
+    session.communicate("ROLLBACK;\n", timeout=30)
+    assert set(pending(receipt)) == {"vacuum"}
+    assert receipt["removed"]["postgresql"]["vacuumedAt"]
+    assert receipt["removed"]["postgresql"]["tablesWrittenAnew"] is False
+    assert "free space" in " ".join(receipt["notCovered"])
+    assert receipt["removed"]["readModel"]["filesWrittenAnew"] is True
+    assert not [row for row in receipt["remains"] if row["where"] == "Redis"]
+    for more in (["--vacuum=full"], []):
+        receipt = erase(stack, person.id, *more)
+        assert receipt["removed"]["postgresql"]["tablesWrittenAnew"] is True
+        assert "free space" not in " ".join(receipt["notCovered"])
+
+
 def test_a_user_who_was_deleted_before_is_erased_too(stack):
     person = Person(stack)
     assert_success(stack.write.delete(f"/v1/users/{person.id}"), 202)
