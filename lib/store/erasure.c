@@ -26,6 +26,8 @@ enum column {
     PUBLISHED_AT,
     LOG_END,
     VACUUMED_AT,
+    TABLES_WRITTEN_AT,
+    FILES_WRITTEN_AT,
     COMPLETED_AT,
     VERSION,
     SWEPT,
@@ -39,6 +41,8 @@ static const char read_sql[] =
     " coalesce((extract(epoch from e.published_at) * 1000000)::bigint, 0),"
     " coalesce(e.log_end, -1),"
     " coalesce((extract(epoch from e.vacuumed_at) * 1000000)::bigint, 0),"
+    " coalesce((extract(epoch from e.tables_written_anew_at) * 1000000)::bigint, 0),"
+    " coalesce((extract(epoch from e.files_written_anew_at) * 1000000)::bigint, 0),"
     " coalesce((extract(epoch from e.completed_at) * 1000000)::bigint, 0),"
     " u.version, u.swept_at is not null,"
     " (select count(*) from (select from posts where author_id = u.id limit " LEFT ") as p)"
@@ -81,6 +85,11 @@ static const char fixed_tables[] =
 
 static const char vacuumed_sql[] =
     "update erasures set vacuumed_at = clock_timestamp() where user_id = $1::bigint";
+static const char written_anew_sql[] =
+    "update erasures set vacuumed_at = clock_timestamp(),"
+    " tables_written_anew_at = clock_timestamp() where user_id = $1::bigint";
+static const char note_files_sql[] = "update erasures set files_written_anew_at = clock_timestamp()"
+                                     " where user_id = $1::bigint";
 static const char note_published_sql[] =
     "update erasures set published_at = clock_timestamp(), log_end = $2::bigint"
     " where user_id = $1::bigint and published_at is null";
@@ -144,6 +153,8 @@ enum tally_status tally_erasure_read(PGconn *connection, int64_t user_id,
             .published_at_us = number(rows, PUBLISHED_AT),
             .log_end = number(rows, LOG_END),
             .vacuumed_at_us = number(rows, VACUUMED_AT),
+            .tables_written_at_us = number(rows, TABLES_WRITTEN_AT),
+            .files_written_at_us = number(rows, FILES_WRITTEN_AT),
             .completed_at_us = number(rows, COMPLETED_AT),
             .version = number(rows, VERSION),
             .swept = truth(rows, SWEPT) && number(rows, LEFT_ROWS) == 0,
@@ -205,6 +216,12 @@ enum tally_status tally_erasure_note_profiles(PGconn *connection, int64_t user_i
     return ask(connection, note_profiles_sql, 2, user_id, removed, NULL, error);
 }
 
+enum tally_status tally_erasure_note_files(PGconn *connection, int64_t user_id,
+                                           struct tally_error *error)
+{
+    return ask(connection, note_files_sql, 1, user_id, 0, NULL, error);
+}
+
 enum tally_status tally_erasure_note_complete(PGconn *connection, int64_t user_id,
                                               struct tally_error *error)
 {
@@ -242,7 +259,10 @@ static enum tally_status compose(PGconn *connection, int64_t user_id, bool whole
     enum tally_status status = ask(connection, tables_sql, 1, user_id, 0, &rows, error);
     if (status != TALLY_OK)
         return status;
-    tally_buffer_format(sql, "vacuum (%sanalyze) %s", whole ? "full, " : "", fixed_tables);
+    /* Where few pages hold removed rows, PostgreSQL would leave their entries in the indexes, and
+     * one of them holds the address. */
+    tally_buffer_format(sql, "vacuum (%s, analyze) %s", whole ? "full" : "index_cleanup on",
+                        fixed_tables);
     for (int i = 0; i < PQntuples(rows); i++)
         tally_buffer_format(sql, ", %s", PQgetvalue(rows, i, 0));
     PQclear(rows);
@@ -269,5 +289,7 @@ enum tally_status tally_erasure_vacuum(PGconn *connection, int64_t user_id, bool
         status =
             tally_pg_exec(connection, "reset lock_timeout", 0, NULL, PGRES_COMMAND_OK, NULL, error);
     tally_buffer_release(&sql);
-    return status == TALLY_OK ? ask(connection, vacuumed_sql, 1, user_id, 0, NULL, error) : status;
+    return status == TALLY_OK ? ask(connection, whole ? written_anew_sql : vacuumed_sql, 1, user_id,
+                                    0, NULL, error)
+                              : status;
 }

@@ -24,6 +24,8 @@ struct tally_erasure {
     int64_t published_at_us;
     int64_t log_end; /* -1: not known */
     int64_t vacuumed_at_us;
+    int64_t tables_written_at_us; /* by a vacuum that writes them anew */
+    int64_t files_written_at_us;  /* Redis's, all that it keeps */
     int64_t completed_at_us;
     int64_t version; /* of the deletion */
     bool swept;      /* nothing the user wrote is left */
@@ -56,6 +58,9 @@ enum tally_status tally_erasure_note_published(PGconn *connection, int64_t user_
                                                struct tally_error *error) TALLY_MUST_CHECK;
 enum tally_status tally_erasure_note_profiles(PGconn *connection, int64_t user_id, int64_t removed,
                                               struct tally_error *error) TALLY_MUST_CHECK;
+/* Redis has written anew all files that it keeps. */
+enum tally_status tally_erasure_note_files(PGconn *connection, int64_t user_id,
+                                           struct tally_error *error) TALLY_MUST_CHECK;
 enum tally_status tally_erasure_note_complete(PGconn *connection, int64_t user_id,
                                               struct tally_error *error) TALLY_MUST_CHECK;
 
@@ -67,10 +72,10 @@ enum tally_status tally_erasure_horizon(PGconn *connection, int64_t *horizon,
 enum tally_status tally_erasure_holder(PGconn *connection, int64_t horizon,
                                        char who[TALLY_ERASURE_HOLDER_BYTES],
                                        struct tally_error *error) TALLY_MUST_CHECK;
-/* Vacuums and analyzes the tables that held data of the user, and the planner's statistics. `whole`
- * writes them anew, each under a lock that stops reads and writes of it meanwhile: nothing of
- * what was removed is then left in free space. UNAVAILABLE: a lock was not to be had in 10 s, of
- * `whole` in 3 s. */
+/* Vacuums and analyzes the tables that held data of the user, with their indexes, and the planner's
+ * statistics, and notes it in the book. `whole` writes them anew, each under a lock that stops
+ * reads and writes of it meanwhile: nothing of what was removed is then left in free space.
+ * UNAVAILABLE: a lock was not to be had in 10 s, of `whole` in 3 s. */
 enum tally_status tally_erasure_vacuum(PGconn *connection, int64_t user_id, bool whole,
                                        struct tally_error *error) TALLY_MUST_CHECK;
 

@@ -13,7 +13,7 @@ from support.api import assert_problem, assert_success
 from support.kafka import alter_topic, consume, produce
 from support.murmur2 import partition_of
 from support.stack import PARTITIONS
-from support.traces import found, until_expired
+from support.traces import file_of_relation, found, until_expired
 from support.wait import until
 
 FINE, DIFFERENT, USAGE, FAILED = 0, 1, 2, 3
@@ -169,6 +169,64 @@ def test_erasing_again_changes_nothing_and_gives_the_same_receipt(stack):
     assert os.stat(path).st_mode & 0o077 == 0
     assert second == first
     assert not any(word in json.dumps(second) for word in person.texts.values())
+
+
+# Users whose addresses lie among those of the test's own, in any order.
+CROWD_SQL = """
+WITH made AS (INSERT INTO users (id, name, email, version)
+    SELECT next_id(0::smallint), 'One of many', 'person' || md5(random()::text) || '@example.org', 1 FROM generate_series(1, {count})
+    RETURNING id, name, email, avatar)
+INSERT INTO events (user_id, version, type, data, timeline)
+SELECT id, 1, 'user.created', profile_json(name, email, avatar), (current_batch_context()).timeline FROM made
+"""
+
+
+def test_the_index_of_addresses_gives_one_of_very_many_up_too(own_stack):
+    stack = own_stack
+    stack.sql(CROWD_SQL.format(count=12000))
+    emails = {}
+    for _ in range(4):
+        email = f"person{secrets.token_hex(16)}@example.org"
+        emails[assert_success(stack.write.post("/v1/users", {"name": "A person", "email": email}), 201)["id"]] = email
+    # Entries that came later move over the place of one that goes, where its bytes would stay in a page's free space.
+    stack.sql(CROWD_SQL.format(count=6000))
+    stack.until_equal()
+    index = file_of_relation(stack, "users_email")
+    # One that PostgreSQL has not also made a signpost between two pages, which stays.
+    user, email = next((user, email) for user, email in emails.items() if index.count(email.encode()) == 1)
+    assert erase(stack, user)["complete"]
+    left = file_of_relation(stack, "users_email").count(email.encode())
+    assert left == 0
+
+
+def test_a_receipt_claims_no_more_than_was_done(own_stack):
+    stack = own_stack
+    person = Person(stack)
+    stack.until_equal()
+    stack.redis.call("ACL", "SETUSER", "default", "-config", "-bgrewriteaof", "-bgsave")
+    receipt = erase(stack, person.id)
+    assert receipt["complete"] and receipt["removed"]["readModel"]["filesWrittenAnew"] is False
+    in_redis = " ".join(row["what"] for row in receipt["remains"] if row["where"] == "Redis")
+    assert "append-only" in in_redis and "snapshot" in in_redis
+    stack.redis.call("ACL", "SETUSER", "default", "+@all")
+    # Writing tables anew waits for everybody who reads them; a plain vacuum has come before.
+    session = subprocess.Popen(["psql", "-X", "-q", "-A", "-t", "-d", stack.dsn], text=True,
+                               stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    session.stdin.write("BEGIN; LOCK TABLE users IN ACCESS SHARE MODE; SELECT 1;\n")
+    session.stdin.flush()
+    assert session.stdout.readline() == "1\n"
+    receipt = erase(stack, person.id, "--vacuum=full", "--wait", "2", check=DIFFERENT)
+    session.communicate("ROLLBACK;\n", timeout=30)
+    assert set(pending(receipt)) == {"vacuum"}
+    assert receipt["removed"]["postgresql"]["vacuumedAt"]
+    assert receipt["removed"]["postgresql"]["tablesWrittenAnew"] is False
+    assert "free space" in " ".join(receipt["notCovered"])
+    assert receipt["removed"]["readModel"]["filesWrittenAnew"] is True
+    assert not [row for row in receipt["remains"] if row["where"] == "Redis"]
+    for more in (["--vacuum=full"], []):
+        receipt = erase(stack, person.id, *more)
+        assert receipt["removed"]["postgresql"]["tablesWrittenAnew"] is True
+        assert "free space" not in " ".join(receipt["notCovered"])
 
 
 def test_a_user_who_was_deleted_before_is_erased_too(stack):

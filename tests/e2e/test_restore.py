@@ -2,6 +2,7 @@
 import json
 import os
 import signal
+import socket
 from contextlib import contextmanager
 from urllib.parse import urlsplit, urlunsplit
 
@@ -215,3 +216,67 @@ def test_a_restore_says_how_far_the_kept_log_goes_and_each_has_a_timeline_of_its
         assert f"timeline {timeline}" in said
     postgres.start()
     assert psql(postgres.dsn, "SELECT number FROM kept") == [["1"]]
+
+
+def numbers(postgres):
+    """What is in the table `kept` of a server that is started for it."""
+    postgres.start()
+    rows = psql(postgres.dsn, "SELECT number FROM kept ORDER BY 1")
+    postgres.stop(signal.SIGQUIT)
+    return [int(row[0]) for row in rows]
+
+
+def add(postgres, number):
+    psql(postgres.dsn, f"INSERT INTO kept VALUES ({number})")
+
+
+def test_a_base_backup_that_an_earlier_restore_has_left_behind_is_taken_only_for_its_own_timeline(postgres):
+    psql(postgres.dsn, "CREATE TABLE kept (number integer)")
+    postgres.tool("backup", "--dsn", postgres.dsn)
+    add(postgres, 1)
+    moment = postgres.now()
+    add(postgres, 2)
+    postgres.tool("backup", "--dsn", postgres.dsn)
+    left_behind = postgres.now()
+    to_data = ["--data", postgres.data, "--replace", "--stop"]
+    postgres.stop(signal.SIGQUIT)
+    postgres.tool("restore", "--to", moment, *to_data)
+    postgres.start()
+    add(postgres, 3)
+    postgres.stop(signal.SIGQUIT)
+    # The newest base backup is of what was given up.
+    assert "timeline 3" in postgres.tool("restore", "--to", "latest", *to_data)
+    assert numbers(postgres) == [1, 3]
+    assert "timeline 4" in postgres.tool("restore", "--to", "latest", "--timeline", "1", *to_data)
+    assert numbers(postgres) == [1, 2]
+    bases = os.path.join(postgres.backups, "base")
+    oldest = min(name for name in os.listdir(bases) if name[0] == "2")
+    os.rename(os.path.join(bases, oldest), os.path.join(bases, ".gone"))
+    said = postgres.tool("restore", "--to", left_behind, "--timeline", "2", *to_data, check=1)
+    assert "on the way to timeline 2" in said and "--timeline 1" in said
+
+
+def replaced(postgres):
+    return [name for name in os.listdir(postgres.home) if ".replaced-" in name]
+
+
+def test_a_restore_that_did_not_come_to_its_end_is_run_again_and_loses_nothing(postgres):
+    psql(postgres.dsn, "CREATE TABLE kept (number integer)")
+    postgres.tool("backup", "--dsn", postgres.dsn)
+    add(postgres, 1)
+    # What was acknowledged last is in no archive.
+    postgres.stop(signal.SIGQUIT)
+    again = ["restore", "--to", "latest", "--data", postgres.data, "--replace", "--stop"]
+    config = os.path.join(postgres.home, "wrong.conf")
+    with open(config, "w", encoding="ascii") as file:
+        file.write("port = many\n")
+    os.chmod(config, 0o644)
+    assert "configuration" in postgres.tool(*again, "--config", config, check=1)
+    assert not replaced(postgres)
+    with socket.create_server(("127.0.0.1", postgres.port)):
+        postgres.tool(*again, check=1)
+    original = replaced(postgres)
+    assert len(original) == 1
+    said = postgres.tool(*again)
+    assert "earlier attempt" in said and replaced(postgres) == original
+    assert numbers(postgres) == [1]

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 static struct tally_faults faults;
 static struct tally_error error;
@@ -150,6 +152,40 @@ Test(torture, the_command_that_a_message_asks_for_is_found_and_nothing_else_is)
         torture_named_in(cases[i].text, named);
         cr_assert_str_eq(named, cases[i].named, "%s: %s", cases[i].text, named);
     }
+}
+
+/* Stands for tallyctl: refuses what the real one refuses without a terminal, and prints the rest.
+ */
+static const char stand_in[] = "#!/bin/sh\n"
+                               "case \"$*\" in refill*--yes*) ;; refill*) exit 2 ;; esac\n"
+                               "echo \"$*\" >>\"$0.said\"\n";
+
+static void write_program(const char *path, const char *text)
+{
+    FILE *file = fopen(path, "w");
+    cr_assert(file != NULL && fputs(text, file) >= 0 && fclose(file) == 0);
+    cr_assert_eq(chmod(path, S_IRWXU), 0);
+}
+
+Test(torture, the_command_that_is_named_is_run_with_nobody_to_ask)
+{
+    char folder[] = "/tmp/tally-torture-XXXXXX", path[64], said_path[80], said[256] = "";
+    cr_assert(mkdtemp(folder) != NULL);
+    (void)snprintf(path, sizeof path, "%s/tallyctl", folder);
+    (void)snprintf(said_path, sizeof said_path, "%s.said", path);
+    write_program(path, stand_in);
+    cr_assert_eq(setenv("TALLYCTL", path, 1), 0);
+    static struct torture_options options;
+    cr_assert_eq(torture_mend(&options, "tallyctl refill && tallyctl rebuild", &error), TALLY_OK,
+                 "%s", error.text);
+    FILE *file = fopen(said_path, "r");
+    cr_assert(file != NULL);
+    said[fread(said, 1, sizeof said - 1, file)] = '\0';
+    (void)fclose(file);
+    cr_assert_str_eq(said, "refill --yes\nrebuild\n");
+    (void)unlink(path);
+    (void)unlink(said_path);
+    (void)rmdir(folder);
 }
 
 /* Two posts and a comment, of which the comment was deleted. */

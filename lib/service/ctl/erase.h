@@ -47,14 +47,22 @@ struct tally_erase_generation {
         *state; /* "deleted", "absent", "removed" (now, from one that is kept) or "pending" */
 };
 
+/* What became of one kind of Redis's files. */
+enum tally_erase_file {
+    TALLY_ERASE_FILE_NONE, /* Redis keeps none, or was not asked */
+    TALLY_ERASE_FILE_WRITTEN,
+    TALLY_ERASE_FILE_DENIED, /* Redis does not let us write it anew, or say whether there is one */
+};
+
 struct tally_erase_result {
     struct tally_erasure book;
     struct tally_erase_state parts[TALLY_ERASE_PART_COUNT];
     struct tally_erase_generation generations[TALLY_GENERATIONS_MOST];
     size_t generation_count;
     struct tally_erase_log log;
-    bool files_denied; /* Redis does not let us write its files anew */
-    bool complete;     /* every part is done */
+    enum tally_erase_file appends;  /* the append-only file */
+    enum tally_erase_file snapshot; /* the RDB file */
+    bool complete;                  /* every part is done */
 };
 
 struct tally_erase_options {
@@ -77,7 +85,8 @@ enum tally_status tally_erase_run(const struct tally_erase_options *options,
 enum tally_status tally_erase_model(const struct tally_erase_options *options, PGconn *connection,
                                     struct tally_erase_result *result,
                                     struct tally_error *error) TALLY_MUST_CHECK;
-/* The part REDIS-FILES: has Redis write its files anew, and waits until `due_us` (monotonic). */
+/* The part REDIS-FILES: has Redis write its files anew, and waits until `due_us` (monotonic). What
+ * Redis denies is said in the result, and does not keep the part from being done. */
 enum tally_status tally_erase_files(const struct tally_settings *settings, int64_t due_us,
                                     struct tally_erase_result *result,
                                     struct tally_error *error) TALLY_MUST_CHECK;

@@ -217,31 +217,39 @@ static enum tally_status await_idle(struct tally_redis *redis, int64_t due_us, b
 }
 
 /* An error reply is a denial: the file is then left to Redis's own rules. */
-static enum tally_status order(struct tally_redis *redis, const char *command, bool *denied,
-                               struct tally_error *error)
+static enum tally_status order(struct tally_redis *redis, const char *command,
+                               enum tally_erase_file *file, struct tally_error *error)
 {
     redisReply *reply = NULL;
     enum tally_status status = tally_redis_call(redis, &reply, error, command);
     if (status == TALLY_PROTOCOL) {
-        *denied = true;
+        *file = TALLY_ERASE_FILE_DENIED;
         return TALLY_OK;
     }
-    if (status == TALLY_OK)
-        freeReplyObject(reply);
-    return status;
+    if (status != TALLY_OK)
+        return status;
+    freeReplyObject(reply);
+    *file = TALLY_ERASE_FILE_WRITTEN;
+    return TALLY_OK;
 }
 
-/* Whether Redis writes snapshots by itself, so that there is one to be replaced. */
-static bool saves(struct tally_redis *redis)
+/* Only where Redis writes snapshots by itself is there one to be replaced. */
+static enum tally_status order_snapshot(struct tally_redis *redis, enum tally_erase_file *file,
+                                        struct tally_error *error)
 {
-    struct tally_error ignored;
     redisReply *reply = NULL;
-    if (tally_redis_call(redis, &reply, &ignored, "CONFIG GET save") != TALLY_OK)
-        return false;
-    const bool set = reply->type == REDIS_REPLY_ARRAY && reply->elements == 2 &&
-                     reply->element[1]->type == REDIS_REPLY_STRING && reply->element[1]->len > 0;
+    enum tally_status status = tally_redis_call(redis, &reply, error, "CONFIG GET save");
+    if (status == TALLY_PROTOCOL) {
+        *file = TALLY_ERASE_FILE_DENIED;
+        return TALLY_OK;
+    }
+    if (status != TALLY_OK)
+        return status;
+    const bool told = reply->type == REDIS_REPLY_ARRAY && filled(reply, 1);
+    const bool saves = told && reply->element[1]->len > 0;
     freeReplyObject(reply);
-    return set;
+    *file = told ? TALLY_ERASE_FILE_NONE : TALLY_ERASE_FILE_DENIED;
+    return saves ? order(redis, "BGSAVE", file, error) : TALLY_OK;
 }
 
 enum tally_status tally_erase_files(const struct tally_settings *settings, int64_t due_us,
@@ -250,15 +258,16 @@ enum tally_status tally_erase_files(const struct tally_settings *settings, int64
     struct tally_erase_state *state = &result->parts[TALLY_ERASE_FILES];
     struct tally_redis *redis = NULL;
     bool idle = false, appends = false, well = false;
+    result->appends = result->snapshot = TALLY_ERASE_FILE_NONE;
     enum tally_status status = open_redis(settings, &redis, error);
     if (status == TALLY_OK) /* a rewrite that is under way may have begun before the removal */
         status = await_idle(redis, due_us, &idle, &appends, &well, error);
     if (status == TALLY_OK && idle && appends)
-        status = order(redis, "BGREWRITEAOF", &result->files_denied, error);
+        status = order(redis, "BGREWRITEAOF", &result->appends, error);
     if (status == TALLY_OK && idle)
         status = await_idle(redis, due_us, &idle, &appends, &well, error);
-    if (status == TALLY_OK && idle && saves(redis))
-        status = order(redis, "BGSAVE", &result->files_denied, error);
+    if (status == TALLY_OK && idle)
+        status = order_snapshot(redis, &result->snapshot, error);
     if (status == TALLY_OK && idle)
         status = await_idle(redis, due_us, &idle, &appends, &well, error);
     tally_redis_close(&redis);

@@ -25,17 +25,29 @@ static json_t *moment(int64_t at_us)
 /* --- removed -----------------------------------------------------------------------------------
  */
 
-static json_t *removed_rows(const struct tally_erase_options *options,
-                            const struct tally_erasure *book)
+static json_t *removed_rows(const struct tally_erasure *book)
 {
-    const bool vacuumed = book->vacuumed_at_us != 0;
     return json_pack("{s:i,s:o,s:o,s:I,s:I,s:I,s:o,s:b}", "profiles", 1, "posts",
                      book->counted ? json_integer(book->posts) : json_null(), "comments",
                      book->counted ? json_integer(book->comments) : json_null(), "eventProfiles",
                      (json_int_t)book->events_redacted, "idempotencyKeys",
                      (json_int_t)book->keys_removed, "deadLetterReasons",
                      (json_int_t)book->reasons_redacted, "vacuumedAt", moment(book->vacuumed_at_us),
-                     "tablesWrittenAnew", vacuumed && options->vacuum == TALLY_ERASE_VACUUM_FULL);
+                     "tablesWrittenAnew", book->tables_written_at_us != 0);
+}
+
+static bool files_denied(const struct tally_erase_result *result)
+{
+    return result->appends == TALLY_ERASE_FILE_DENIED ||
+           result->snapshot == TALLY_ERASE_FILE_DENIED;
+}
+
+/* null: Redis keeps no files. */
+static json_t *files_written(const struct tally_erase_result *result)
+{
+    if (!result->parts[TALLY_ERASE_FILES].done || files_denied(result))
+        return json_false();
+    return result->book.files_written_at_us != 0 ? json_true() : json_null();
 }
 
 static json_t *removed_model(const struct tally_erase_result *result)
@@ -48,9 +60,9 @@ static json_t *removed_model(const struct tally_erase_result *result)
                             "role", tally_generation_role_text(generation->entry.role), "state",
                             generation->state));
     }
-    return json_pack("{s:o,s:I,s:b}", "generations", list, "keptProfiles",
+    return json_pack("{s:o,s:I,s:o}", "generations", list, "keptProfiles",
                      (json_int_t)result->book.profiles_removed, "filesWrittenAnew",
-                     result->parts[TALLY_ERASE_FILES].done && !result->files_denied);
+                     files_written(result));
 }
 
 /* --- what remains ------------------------------------------------------------------------------
@@ -117,11 +129,17 @@ static json_t *remains(const struct tally_erase_options *options,
     if (options->vacuum == TALLY_ERASE_VACUUM_NONE && result->book.vacuumed_at_us == 0)
         add_remaining(list, "PostgreSQL",
                       "removed row versions and the planner's statistics, until autovacuum", -1);
-    if (result->files_denied)
+    if (result->appends == TALLY_ERASE_FILE_DENIED)
         add_remaining(list, "Redis",
                       "commands in its append-only file, until Redis writes it anew (BGREWRITEAOF "
                       "was refused)",
                       -1);
+    if (result->snapshot == TALLY_ERASE_FILE_DENIED)
+        add_remaining(
+            list, "Redis",
+            "its snapshot, where it makes any, until Redis makes the next one (CONFIG GET "
+            "save or BGSAVE was refused)",
+            -1);
     return list;
 }
 
@@ -164,8 +182,9 @@ static json_t *not_covered(bool whole)
     json_t *list = list_of(texts);
     if (!whole)
         (void)json_array_append_new(
-            list, json_string("free space inside PostgreSQL's files, which no query reads, until "
-                              "it is written over; --vacuum=full leaves none"));
+            list, json_string("free space inside PostgreSQL's files and the branches of its "
+                              "indexes, which no query shows, until they are written over; "
+                              "--vacuum=full leaves none"));
     return list;
 }
 
@@ -189,11 +208,10 @@ json_t *tally_erase_receipt(const struct tally_erase_options *options,
     (void)tally_id_format(options->user_id, user);
     return json_pack("{s:s,s:b,s:o,s:o,s:{s:o,s:o},s:o,s:o,s:o,s:o,s:s?}", "user", user, "complete",
                      result->complete, "begunAt", moment(book->begun_at_us), "completedAt",
-                     moment(book->completed_at_us), "removed", "postgresql",
-                     removed_rows(options, book), "readModel", removed_model(result), "remains",
-                     remains(options, result), "kept", kept(), "notCovered",
-                     not_covered(options->vacuum == TALLY_ERASE_VACUUM_FULL), "pending",
-                     pending(result), "runAgain", result->complete ? NULL : again);
+                     moment(book->completed_at_us), "removed", "postgresql", removed_rows(book),
+                     "readModel", removed_model(result), "remains", remains(options, result),
+                     "kept", kept(), "notCovered", not_covered(book->tables_written_at_us != 0),
+                     "pending", pending(result), "runAgain", result->complete ? NULL : again);
 }
 
 static const char *text_of(const json_t *object, const char *name, const char *otherwise)

@@ -158,10 +158,19 @@ static enum tally_status erase_vacuum(struct run *run, struct tally_erase_state 
     return status == TALLY_OK ? read_book(run, error) : status;
 }
 
+static bool all_written(const struct tally_erase_result *result)
+{
+    return result->appends != TALLY_ERASE_FILE_DENIED &&
+           result->snapshot != TALLY_ERASE_FILE_DENIED &&
+           (result->appends == TALLY_ERASE_FILE_WRITTEN ||
+            result->snapshot == TALLY_ERASE_FILE_WRITTEN);
+}
+
 static enum tally_status erase_files(struct run *run, struct tally_erase_state *state,
                                      struct tally_error *error)
 {
-    state->done = run->result->book.completed_at_us != 0;
+    const struct tally_erasure *book = &run->result->book;
+    state->done = book->completed_at_us != 0 && book->files_written_at_us != 0;
     if (state->done)
         return TALLY_OK;
     if (!run->result->parts[TALLY_ERASE_MODEL].done) {
@@ -170,8 +179,12 @@ static enum tally_status erase_files(struct run *run, struct tally_erase_state *
     }
     /* Ours, and begun just now, so that it gets time of its own. */
     const int64_t least_us = tally_clock_monotonic_us() + (int64_t)FILES_MS * 1000;
-    return tally_erase_files(run->options->settings,
-                             run->due_us > least_us ? run->due_us : least_us, run->result, error);
+    enum tally_status status =
+        tally_erase_files(run->options->settings, run->due_us > least_us ? run->due_us : least_us,
+                          run->result, error);
+    if (status == TALLY_OK && state->done && all_written(run->result))
+        status = tally_erasure_note_files(run->connection, run->options->user_id, error);
+    return status == TALLY_OK ? read_book(run, error) : status;
 }
 
 typedef enum tally_status attempt_part(struct run *run, struct tally_erase_state *state,

@@ -13,6 +13,11 @@ enum { LOG_BYTES = 64 * 1024, LOG_TIMEOUT_MS = 20000, MEND_TIMEOUT_MS = 3600 * 1
 static const char quoted[] = "`tallyctl ";
 static const char *const mending[] = {"rebuild", "refill", "repair"};
 
+/* This tallyctl and no other one of the path. Refill asks first, and has nobody here to ask;
+ * --mend is the consent. */
+static const char this_tallyctl[] =
+    "tallyctl() { [ \"$1\" != refill ] || set -- \"$@\" --yes; \"$TALLYCTL\" \"$@\"; }; ";
+
 /* The length of a command that mends, at `text`; 0: it is another one, or holds what a message of
  * ours never does and a shell would act on. */
 static size_t mends(const char *text)
@@ -96,9 +101,8 @@ void torture_find_named(const struct torture_options *options, int looks,
 enum tally_status torture_mend(const struct torture_options *options, const char *named,
                                struct tally_error *error)
 {
-    char command[TORTURE_NAMED_BYTES + 64];
-    /* This tallyctl and no other one of the path. */
-    (void)snprintf(command, sizeof command, "tallyctl() { \"$TALLYCTL\" \"$@\"; }; %s", named);
+    char command[TORTURE_NAMED_BYTES + sizeof this_tallyctl];
+    (void)snprintf(command, sizeof command, "%s%s", this_tallyctl, named);
     enum tally_status status = tally_shell_run(command, MEND_TIMEOUT_MS, NULL, 0, error);
     if (status == TALLY_OK && options->faults.revive[0] != '\0')
         status = tally_shell_run(options->faults.revive, MEND_TIMEOUT_MS, NULL, 0, error);

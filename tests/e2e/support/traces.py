@@ -31,6 +31,14 @@ def files_of_postgres(stack):
     return contents(os.path.join(required("TALLY_LOCAL_DIR"), "pg", "base", number))
 
 
+def file_of_relation(stack, name):
+    """The first file of a table or an index, as a checkpoint leaves it."""
+    psql(superuser(stack), "CHECKPOINT")
+    path = stack.sql(f"SELECT pg_relation_filepath('{name}')")[0][0]
+    with open(os.path.join(required("TALLY_LOCAL_DIR"), "pg", path), "rb") as file:
+        return file.read()
+
+
 def files_of_topic(stack, topic):
     folders = glob.glob(os.path.join(required("TALLY_LOCAL_DIR"), "kafka", "data", f"{topic}-*"))
     assert folders, f"there is no folder of {topic}"
