@@ -1,6 +1,6 @@
 #include "kafka/admin.h"
 
-#include "core/clock.h"
+#include "kafka/watermarks.h"
 
 #include <librdkafka/rdkafka.h>
 #include <stdio.h>
@@ -250,29 +250,12 @@ enum tally_status tally_kafka_admin_configs(struct tally_kafka_admin *admin, con
     return TALLY_OK;
 }
 
-/* A partition that has just been made, or whose leader changes, is asked again. */
-static bool leader_is_unsettled(rd_kafka_resp_err_t code)
-{
-    return code == RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE ||
-           code == RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION ||
-           code == RD_KAFKA_RESP_ERR_UNKNOWN_LEADER_EPOCH ||
-           code == RD_KAFKA_RESP_ERR_FENCED_LEADER_EPOCH;
-}
-
 enum tally_status tally_kafka_admin_watermarks(struct tally_kafka_admin *admin, const char *topic,
                                                int32_t partition, int timeout_ms, int64_t *low,
                                                int64_t *high, struct tally_error *error)
 {
-    const int64_t due_us = tally_clock_monotonic_us() + timeout_ms * INT64_C(1000);
-    rd_kafka_resp_err_t code;
-    int64_t left_ms = timeout_ms;
-    do {
-        code = rd_kafka_query_watermark_offsets(admin->client, topic, partition, low, high,
-                                                (int)left_ms);
-        if (leader_is_unsettled(code))
-            (void)nanosleep(&(struct timespec){.tv_nsec = PAUSE_NS}, NULL);
-        left_ms = (due_us - tally_clock_monotonic_us()) / 1000;
-    } while (leader_is_unsettled(code) && left_ms > 0);
+    rd_kafka_resp_err_t code =
+        tally_kafka_watermarks(admin->client, topic, partition, timeout_ms, low, high);
     if (code != RD_KAFKA_RESP_ERR_NO_ERROR)
         return fail_unreachable(admin, code, "asking for offsets", error);
     return TALLY_OK;

@@ -1,6 +1,7 @@
 #include "kafka/consumer.h"
 
 #include "core/clock.h"
+#include "kafka/watermarks.h"
 
 #include <librdkafka/rdkafka.h>
 #include <stdio.h>
@@ -228,7 +229,7 @@ enum tally_status tally_consumer_watermarks(struct tally_consumer *consumer, int
 {
     const char *name = rd_kafka_topic_name(consumer->topic);
     rd_kafka_resp_err_t failure =
-        rd_kafka_query_watermark_offsets(consumer->handle, name, partition, low, high, timeout_ms);
+        tally_kafka_watermarks(consumer->handle, name, partition, timeout_ms, low, high);
     if (failure != RD_KAFKA_RESP_ERR_NO_ERROR)
         return tally_fail(error, TALLY_UNAVAILABLE, "watermarks of %s partition %d: %s", name,
                           partition, rd_kafka_err2str(failure));

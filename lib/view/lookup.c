@@ -40,6 +40,7 @@ static void on_redis_change(bool open, void *context)
 {
     struct tally_lookup *lookup = context;
     lookup->loaded = false;
+    lookup->server.known = false;
     if (open)
         tally_lookup_positions_tick(lookup);
     else
@@ -114,9 +115,15 @@ void tally_lookup_health(const struct tally_lookup *lookup, struct tally_lookup_
         if (partition->complete)
             continue;
         health->complete = false;
-        (void)tally_fail(&error, TALLY_READ_MODEL_INCOMPLETE,
-                         "partition %d is at offset %lld of %lld", (int)i,
-                         (long long)partition->offset, (long long)partition->until);
+        if (partition->offset < partition->until)
+            (void)tally_fail(&error, TALLY_READ_MODEL_INCOMPLETE,
+                             "partition %d is at offset %lld of %lld", (int)i,
+                             (long long)partition->offset, (long long)partition->until);
+        else
+            (void)tally_fail(&error, TALLY_READ_MODEL_INCOMPLETE,
+                             "Redis was started or replaced, and the projector has not caught up "
+                             "in partition %d since",
+                             (int)i);
     }
     memcpy(health->reason, error.text, sizeof error.text);
 }

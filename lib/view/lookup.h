@@ -5,7 +5,9 @@
  * read answers is never silently too low:
  * - The live generation and the positions of all its partitions are read every 100 ms. While they
  *   are missing, or a partition has not reached `until`, or its offset is below one seen before in
- *   this generation (a Redis that went back), the answer is READ_MODEL_INCOMPLETE.
+ *   this generation (a Redis that went back), the answer is READ_MODEL_INCOMPLETE. So it is after
+ *   Redis was started or replaced by another, until the projector has caught up since: what it
+ *   lacks may be less than the positions seen tell. That compares clocks of different hosts.
  * - An answer that comes longer than TALLY_VIEW_TRUST_MS after its generation was last seen live is
  *   not given, but read anew: another one may have become live, and be further on.
  * - A user that is absent is not taken for unknown before a second read, sent after the first was

@@ -1,7 +1,7 @@
 /*
- * What the parts of a lookup share: lookup.c (its life), lookup_read.c (one user),
- * lookup_positions.c (generation and positions), lookup_wait.c (waiting for a version),
- * lookup_stats.c (totals).
+ * What the parts of a lookup share: lookup.c (its life), lookup_server.c (which Redis it is),
+ * lookup_read.c (one user), lookup_positions.c (generation and positions), lookup_wait.c (waiting
+ * for a version), lookup_stats.c (totals).
  */
 #ifndef TALLY_VIEW_LOOKUP_INTERNAL_H
 #define TALLY_VIEW_LOOKUP_INTERNAL_H
@@ -40,6 +40,15 @@ struct generation {
     int64_t *highest; /* highest offset seen in this generation, over reconnects too */
 };
 
+/* The Redis that is being read. One that was started, or that took another one's place, may lack
+ * what had been written last; no partition is read before the projector has since held all of it
+ * that Kafka has. */
+struct server {
+    bool known;            /* asked over the connection that is open now */
+    char run_id[41];       /* of the last one; "": never known */
+    int64_t fresh_from_ms; /* wall clock: a position must have been fresh at this time or later */
+};
+
 struct tally_lookup {
     struct event_base *base;
     struct tally_lookup_options options;
@@ -47,6 +56,7 @@ struct tally_lookup {
     struct tally_buffer command; /* the command being written */
     struct tally_buffer fields;  /* the part of a user's read that is always the same */
 
+    struct server server;
     struct generation live;
     bool loaded;     /* `live` was read over the connection that is open now */
     int64_t seen_us; /* monotonic, before `live` was last seen to be live */
@@ -67,6 +77,13 @@ struct tally_lookup {
 
     struct tally_lookup_health tallies; /* the counters of it alone */
 };
+
+/* lookup_server.c */
+
+/* Asks the Redis that has just been connected to. */
+void tally_lookup_server_ask(struct tally_lookup *lookup);
+/* What its INFO says; `now_ms`: wall clock. What is no whole INFO is one that is not known. */
+void tally_lookup_server_take(struct server *server, const char *info, int64_t now_ms);
 
 /* lookup_positions.c */
 

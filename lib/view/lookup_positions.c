@@ -108,7 +108,8 @@ bool tally_lookup_position_complete(const struct tally_lookup *lookup, int32_t p
 {
     return partition < lookup->live.partitions && position->present &&
            position->partitions == lookup->live.partitions && position->offset >= position->until &&
-           position->offset >= lookup->live.highest[partition];
+           position->offset >= lookup->live.highest[partition] &&
+           position->fresh_at_ms >= lookup->server.fresh_from_ms;
 }
 
 static void forget_live(struct tally_lookup *lookup)
@@ -284,6 +285,9 @@ void tally_lookup_positions_tick(void *argument)
     tally_timer_set(lookup->refresh, (int64_t)POSITIONS_EVERY_MS * 1000);
     if (lookup->rounds > 0 || !tally_redis_async_open(lookup->redis))
         return;
+    /* Before the positions, which are judged by it. */
+    if (!lookup->server.known)
+        tally_lookup_server_ask(lookup);
     enum tally_status status = tally_lookup_positions_read(lookup, NULL, NULL, NULL);
     (void)status; /* the next tick tries again; until then what is known gets older */
 }
@@ -294,7 +298,7 @@ enum tally_status tally_lookup_positions_check(const struct tally_lookup *lookup
     if (!tally_redis_async_open(lookup->redis))
         return tally_fail(error, TALLY_UNAVAILABLE, "Redis: %s",
                           tally_redis_async_reason(lookup->redis));
-    if (!lookup->loaded)
+    if (!lookup->loaded || !lookup->server.known)
         return tally_fail(error, TALLY_READ_MODEL_INCOMPLETE, "the positions are being read");
     if (lookup->live.partitions == 0)
         return tally_fail(error, TALLY_READ_MODEL_INCOMPLETE, "there is no read model in Redis");

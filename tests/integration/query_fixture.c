@@ -113,10 +113,12 @@ void fixture_make_generation(struct fixture *fixture, int64_t generation)
 {
     char fields[256];
     long long now_ms = (long long)(tally_clock_wall_us() / 1000);
+    /* Fresh whenever the Redis was started: nobody writes it again as a projector would. */
+    long long fresh_ms = now_ms + 3600 * 1000;
     (void)snprintf(fields, sizeof fields,
                    "epoch 1 offset 100 until 100 cluster test partitions %d event_at_ms %lld "
                    "fresh_at_ms %lld",
-                   FIXTURE_PARTITIONS, now_ms, now_ms);
+                   FIXTURE_PARTITIONS, now_ms, fresh_ms);
     for (int32_t i = 0; i < FIXTURE_PARTITIONS; i++)
         fixture_set_position(fixture, generation, i, fields);
     fixture_redis(fixture, "SET " TALLY_VIEW_GENERATION_KEY " %lld", (long long)generation);

@@ -101,3 +101,42 @@ Test(lookup, a_reply_that_is_no_position_is_no_absent_one)
     redisReply zero = string("0");
     cr_assert_eq(tally_lookup_generation_parse(&zero, &number), TALLY_PROTOCOL);
 }
+
+#define INFO(run_id, time_s, uptime_s)                                                           \
+    "# Server\r\nredis_version:7.0.15\r\nrun_id:" run_id "\r\nserver_time_usec:" time_s "000000" \
+    "\r\nuptime_in_seconds:" uptime_s "\r\n"
+#define ONE "1111111111111111111111111111111111111111"
+#define OTHER "2222222222222222222222222222222222222222"
+
+Test(lookup, a_redis_that_was_started_or_replaced_is_read_once_it_has_been_caught_up)
+{
+    struct server server = {0};
+    tally_lookup_server_take(&server, INFO(ONE, "5000", "1000"), 5000000);
+    cr_assert_eq(server.fresh_from_ms, 4000000,
+                 "at first what was written before its start counts");
+    tally_lookup_server_take(&server, INFO(ONE, "6000", "2000"), 6000000);
+    cr_assert_eq(server.fresh_from_ms, 4000000, "the same one has lost nothing");
+    tally_lookup_server_take(&server, INFO(OTHER, "7000", "6000"), 7000000);
+    cr_assert_eq(server.fresh_from_ms, 7000000, "a replica that has been there for long");
+    tally_lookup_server_take(&server, INFO(ONE, "8000", "0"), 7999000);
+    cr_assert_eq(server.fresh_from_ms, 8000000, "by its own clock");
+    tally_lookup_server_take(&server, "", 9000000);
+    cr_assert_eq(server.fresh_from_ms, 9000000, "one that does not tell");
+    cr_assert(server.known);
+}
+
+Test(lookup, a_partition_that_was_not_fresh_since_redis_was_started_is_incomplete)
+{
+    struct tally_lookup_partition list[1] = {0};
+    int64_t highest[1] = {0};
+    struct tally_lookup lookup = {
+        .server = {.known = true, .fresh_from_ms = 5000},
+        .live = {.number = 1, .partitions = 1, .list = list, .highest = highest}};
+    struct position position;
+    static const char *const stale[5] = {"1", "100", "100", "1", "4999"};
+    static const char *const fresh[5] = {"1", "100", "100", "1", "5000"};
+    cr_assert_eq(parse(stale, &position), TALLY_OK);
+    cr_assert_not(tally_lookup_position_complete(&lookup, 0, &position));
+    cr_assert_eq(parse(fresh, &position), TALLY_OK);
+    cr_assert(tally_lookup_position_complete(&lookup, 0, &position));
+}
