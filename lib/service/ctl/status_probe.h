@@ -29,7 +29,8 @@ tally_probe tally_probe_postgres;
  * lagEvents, lagSeconds, paused {since, reason} or null, partitions [{partition, low, high, epoch,
  * offset, lagEvents, freshSecondsAgo}]. */
 tally_probe tally_probe_kafka;
-/* "dead-letters": open, kept. */
+/* "dead-letters": open, kept (records), repeats (of them, see letter_book.h), unread (of them, for
+ * want of time). */
 tally_probe tally_probe_letters;
 /* "redis": role, maxmemoryPolicy, usedMemoryBytes, generation. */
 tally_probe tally_probe_redis;
