@@ -46,6 +46,10 @@ enum tally_status tally_redis_call(struct tally_redis *redis, redisReply **reply
                                    struct tally_error *error, const char *format,
                                    ...) TALLY_MUST_CHECK;
 
+/* Copies the value of `name` out of INFO's lines "name:value"; false, and nothing is copied, where
+ * it is not there or longer than `bytes` less one. */
+bool tally_redis_info_value(const char *info, const char *name, char *value, size_t bytes);
+
 /* Whether this server may hold the read model: it must be a master, and must not evict keys, or
  * counts would vanish without a trace. TALLY_UNAVAILABLE for a replica, which a failover may
  * promote; TALLY_CONFIG, with what to set, for the eviction policy. */
