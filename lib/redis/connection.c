@@ -86,6 +86,14 @@ enum tally_status tally_redis_open(const struct tally_redis_url *url, int64_t ti
     return TALLY_OK;
 }
 
+enum tally_status tally_redis_open_text(const char *url, int64_t timeout_ms,
+                                        struct tally_redis **redis, struct tally_error *error)
+{
+    struct tally_redis_url parsed;
+    enum tally_status status = tally_redis_url_parse(url, &parsed, error);
+    return status == TALLY_OK ? tally_redis_open(&parsed, timeout_ms, redis, error) : status;
+}
+
 void tally_redis_close(struct tally_redis **redis)
 {
     if (*redis == NULL)

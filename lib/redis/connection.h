@@ -22,6 +22,10 @@ struct tally_redis;
 enum tally_status tally_redis_open(const struct tally_redis_url *url, int64_t timeout_ms,
                                    struct tally_redis **redis,
                                    struct tally_error *error) TALLY_MUST_CHECK;
+/* The same from the text of url.h. */
+enum tally_status tally_redis_open_text(const char *url, int64_t timeout_ms,
+                                        struct tally_redis **redis,
+                                        struct tally_error *error) TALLY_MUST_CHECK;
 void tally_redis_close(struct tally_redis **redis);
 /* Whether a transport failure has happened. */
 bool tally_redis_broken(const struct tally_redis *redis);

@@ -104,11 +104,9 @@ static enum tally_status read_position(struct tally_redis *redis, int64_t genera
 static void read_positions(const struct tally_settings *settings, struct projector *projector)
 {
     struct tally_error *error = &projector->redis_error;
-    struct tally_redis_url url;
     struct tally_redis *redis = NULL;
-    enum tally_status status = tally_redis_url_parse(settings->redis_url, &url, error);
-    if (status == TALLY_OK)
-        status = tally_redis_open(&url, settings->redis_timeout_ms, &redis, error);
+    enum tally_status status =
+        tally_redis_open_text(settings->redis_url, settings->redis_timeout_ms, &redis, error);
     if (status == TALLY_OK)
         status = tally_generation_read(redis, &projector->generation, error);
     if (status == TALLY_OK)

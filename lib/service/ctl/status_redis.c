@@ -35,13 +35,11 @@ static enum tally_status look(struct tally_redis *redis, struct server *server,
 
 void tally_probe_redis(const struct tally_settings *settings, json_t *components)
 {
-    struct tally_redis_url url;
     struct tally_redis *redis = NULL;
     struct server server = {.generation = 0};
     struct tally_error error;
-    enum tally_status status = tally_redis_url_parse(settings->redis_url, &url, &error);
-    if (status == TALLY_OK)
-        status = tally_redis_open(&url, settings->redis_timeout_ms, &redis, &error);
+    enum tally_status status =
+        tally_redis_open_text(settings->redis_url, settings->redis_timeout_ms, &redis, &error);
     bool connected = status == TALLY_OK;
     if (connected)
         status = look(redis, &server, &error);
