@@ -176,6 +176,20 @@ def test_a_redis_that_is_full_says_what_to_do_and_once_it_has_room_the_rebuild_g
     stack.until_equal()
 
 
+def test_a_rebuild_that_may_not_fit_below_maxmemory_says_so_before_it_is_full(own_stack):
+    stack = own_stack
+    stack.ctl("load", "--users", "4000", "--commands", "1", check=FINE)
+    stack.until_equal()
+    used = next(int(line.split(":")[1]) for line in stack.redis.call("INFO", "memory").splitlines()
+                if line.startswith("used_memory:"))
+    stack.redis.call("CONFIG", "SET", "maxmemory", str(used + 500_000))
+    said = stack.ctl("rebuild", check=FAILED).stderr
+    assert "may not fit" in said and said.index("may not fit") < said.index("Redis is full"), said
+    stack.redis.call("CONFIG", "SET", "maxmemory", "0")
+    assert rebuild(stack)["resumed"]
+    stack.until_equal()
+
+
 def test_a_seal_that_expires_before_the_switch_has_it_tried_again(own_stack):
     stack = own_stack
     users_of(stack, 10)
