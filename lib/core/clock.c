@@ -43,6 +43,13 @@ static int broken_down(int64_t wall_us, struct tm *fields)
     return (int)rest;
 }
 
+void tally_clock_sleep_ms(int64_t milliseconds)
+{
+    const struct timespec pause = {.tv_sec = milliseconds / 1000,
+                                   .tv_nsec = milliseconds % 1000 * 1000000};
+    (void)nanosleep(&pause, NULL);
+}
+
 void tally_clock_format(int64_t wall_us, char text[TALLY_TIMESTAMP_BYTES])
 {
     struct tm fields;

@@ -11,6 +11,9 @@ int64_t tally_clock_monotonic_us(void);
 /* Microseconds since 1970-01-01T00:00:00Z; may jump. */
 int64_t tally_clock_wall_us(void);
 
+/* Waits in the calling thread; a signal ends it early. */
+void tally_clock_sleep_ms(int64_t milliseconds);
+
 /* Bytes of "2026-11-22T19:53:31.123456Z" with its terminator, and of "2026-11-22". */
 #define TALLY_TIMESTAMP_BYTES 28
 #define TALLY_DAY_BYTES 11

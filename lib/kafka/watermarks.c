@@ -3,9 +3,8 @@
 #include "core/clock.h"
 
 #include <stdbool.h>
-#include <time.h>
 
-enum { PAUSE_NS = 100000000 };
+enum { PAUSE_MS = 100 };
 
 /* As of a partition that has just been made, or whose leader changes. */
 static bool leader_is_unsettled(rd_kafka_resp_err_t code)
@@ -25,7 +24,7 @@ rd_kafka_resp_err_t tally_kafka_watermarks(rd_kafka_t *client, const char *topic
     do {
         code = rd_kafka_query_watermark_offsets(client, topic, partition, low, high, (int)left_ms);
         if (leader_is_unsettled(code))
-            (void)nanosleep(&(struct timespec){.tv_nsec = PAUSE_NS}, NULL);
+            tally_clock_sleep_ms(PAUSE_MS);
         left_ms = (due_us - tally_clock_monotonic_us()) / 1000;
     } while (leader_is_unsettled(code) && left_ms > 0);
     return code;

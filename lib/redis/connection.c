@@ -86,6 +86,14 @@ enum tally_status tally_redis_open(const struct tally_redis_url *url, int64_t ti
     return TALLY_OK;
 }
 
+enum tally_status tally_redis_open_text(const char *url, int64_t timeout_ms,
+                                        struct tally_redis **redis, struct tally_error *error)
+{
+    struct tally_redis_url parsed;
+    enum tally_status status = tally_redis_url_parse(url, &parsed, error);
+    return status == TALLY_OK ? tally_redis_open(&parsed, timeout_ms, redis, error) : status;
+}
+
 void tally_redis_close(struct tally_redis **redis)
 {
     if (*redis == NULL)
@@ -185,9 +193,7 @@ enum tally_status tally_redis_call(struct tally_redis *redis, redisReply **reply
     return TALLY_OK;
 }
 
-/* Copies the value of `name` out of the lines "name:value\r\n" of INFO; false where it is not
- * there. */
-static bool info_value(const char *info, const char *name, char *value, size_t bytes)
+bool tally_redis_info_value(const char *info, const char *name, char *value, size_t bytes)
 {
     size_t length = strlen(name);
     for (const char *line = info; line != NULL; line = strchr(line, '\n')) {
@@ -213,8 +219,8 @@ enum tally_status tally_redis_check_server(struct tally_redis *redis, struct tal
     if (status != TALLY_OK)
         return status;
     bool read = reply->str != NULL &&
-                info_value(reply->str, "maxmemory_policy", policy, sizeof policy) &&
-                info_value(reply->str, "role", role, sizeof role);
+                tally_redis_info_value(reply->str, "maxmemory_policy", policy, sizeof policy) &&
+                tally_redis_info_value(reply->str, "role", role, sizeof role);
     freeReplyObject(reply);
     if (!read)
         return tally_fail(error, TALLY_PROTOCOL, "redis: INFO names no maxmemory_policy or role");

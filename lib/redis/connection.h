@@ -22,6 +22,10 @@ struct tally_redis;
 enum tally_status tally_redis_open(const struct tally_redis_url *url, int64_t timeout_ms,
                                    struct tally_redis **redis,
                                    struct tally_error *error) TALLY_MUST_CHECK;
+/* The same from the text of url.h. */
+enum tally_status tally_redis_open_text(const char *url, int64_t timeout_ms,
+                                        struct tally_redis **redis,
+                                        struct tally_error *error) TALLY_MUST_CHECK;
 void tally_redis_close(struct tally_redis **redis);
 /* Whether a transport failure has happened. */
 bool tally_redis_broken(const struct tally_redis *redis);
@@ -45,6 +49,10 @@ enum tally_status tally_redis_receive(struct tally_redis *redis, redisReply **re
 enum tally_status tally_redis_call(struct tally_redis *redis, redisReply **reply,
                                    struct tally_error *error, const char *format,
                                    ...) TALLY_MUST_CHECK;
+
+/* Copies the value of `name` out of INFO's lines "name:value"; false, and nothing is copied, where
+ * it is not there or longer than `bytes` less one. */
+bool tally_redis_info_value(const char *info, const char *name, char *value, size_t bytes);
 
 /* Whether this server may hold the read model: it must be a master, and must not evict keys, or
  * counts would vanish without a trace. TALLY_UNAVAILABLE for a replica, which a failover may

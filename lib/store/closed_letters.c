@@ -22,10 +22,6 @@ static const char add_sql[] =
     " written_at_ms = excluded.written_at_ms, action = excluded.action, reason = excluded.reason,"
     " closed_at = excluded.closed_at where c.written_at_ms <> excluded.written_at_ms";
 
-static const char count_sql[] =
-    "select count(*) from closed_dead_letters where topic = $1 and partition = $2::integer"
-    " and record_offset >= $3::bigint and record_offset < $4::bigint";
-
 static int64_t number(const PGresult *rows, int row, int column)
 {
     return strtoll(PQgetvalue(rows, row, column), NULL, 10);
@@ -89,22 +85,4 @@ enum tally_status tally_closed_letters_add(PGconn *connection, const char *topic
     (void)snprintf(written_at, sizeof written_at, "%" PRId64, place->written_at_ms);
     const char *const values[] = {topic, partition, offset, written_at, action, reason};
     return tally_pg_exec(connection, add_sql, 6, values, PGRES_COMMAND_OK, NULL, error);
-}
-
-enum tally_status tally_closed_letters_count(PGconn *connection, const char *topic,
-                                             int32_t partition, int64_t low, int64_t high,
-                                             int64_t *count, struct tally_error *error)
-{
-    char texts[3][NUMBER_BYTES];
-    (void)snprintf(texts[0], NUMBER_BYTES, "%" PRId32, partition);
-    (void)snprintf(texts[1], NUMBER_BYTES, "%" PRId64, low);
-    (void)snprintf(texts[2], NUMBER_BYTES, "%" PRId64, high);
-    const char *const values[] = {topic, texts[0], texts[1], texts[2]};
-    PGresult *rows = NULL;
-    enum tally_status status =
-        tally_pg_exec(connection, count_sql, 4, values, PGRES_TUPLES_OK, &rows, error);
-    if (status == TALLY_OK)
-        *count = number(rows, 0, 0);
-    PQclear(rows);
-    return status;
 }

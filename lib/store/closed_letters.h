@@ -47,10 +47,5 @@ enum tally_status tally_closed_letters_add(PGconn *connection, const char *topic
                                            const struct tally_letter_place *place,
                                            const char *action, const char *reason,
                                            struct tally_error *error) TALLY_MUST_CHECK;
-/* Closed ones of a partition with offsets from `low` to before `high`. */
-enum tally_status tally_closed_letters_count(PGconn *connection, const char *topic,
-                                             int32_t partition, int64_t low, int64_t high,
-                                             int64_t *count,
-                                             struct tally_error *error) TALLY_MUST_CHECK;
 
 #endif

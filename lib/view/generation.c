@@ -138,8 +138,9 @@ enum tally_status tally_generation_switch(struct tally_redis *redis, const char 
     if (reply->type != REDIS_REPLY_ARRAY || reply->elements < 1)
         status = tally_fail(error, TALLY_PROTOCOL, "switch: the reply is no array");
     else if (number_of(reply->element[0]) != 1)
-        status = tally_fail(error, TALLY_FENCED, "the switch was refused: %s",
-                            reply->elements > 1 ? reply->element[1]->str : "");
+        status = tally_fail(
+            error, number_of(reply->element[0]) == 2 ? TALLY_UNAVAILABLE : TALLY_FENCED,
+            "the switch was refused: %s", reply->elements > 1 ? reply->element[1]->str : "");
     freeReplyObject(reply);
     return status;
 }

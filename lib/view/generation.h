@@ -39,7 +39,7 @@ enum tally_status tally_generation_unseal(struct tally_redis *redis, const char 
                                           struct tally_error *error) TALLY_MUST_CHECK;
 /* Moves the pointer from the sealed generation `from` (0: there is none, and no seal) to `to`,
  * which then rests for `rest_ms` >= 0. `from` is kept then. FENCED, with the reason, where anything
- * is not as expected. */
+ * is not as expected; UNAVAILABLE where the seal has expired, and it may be tried again. */
 enum tally_status tally_generation_switch(struct tally_redis *redis, const char *token,
                                           int64_t from, int64_t to, int64_t rest_ms,
                                           struct tally_error *error) TALLY_MUST_CHECK;

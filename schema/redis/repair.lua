@@ -35,6 +35,8 @@ local function uncount_shown(old)
     comments = comments - (tonumber(old[3]) or 0)
 end
 
+-- Without totals to change all is left for another attempt: the projector writes them again.
+local totals = call('EXISTS', KEYS[2]) == 1
 local outcome, arg, changed = {epoch}, 1, false
 for key = 3, #KEYS do
     local old = call('HMGET', KEYS[key], 'v', 'posts', 'comments', 'deleted', 'tl', 'flagged')
@@ -48,6 +50,8 @@ for key = 3, #KEYS do
     local newer = stored > version and (timeline > now or (timeline == now and not follow))
     if newer then
         outcome[key - 1] = 2
+    elseif not totals then
+        outcome[key - 1] = 0
     elseif stored ~= seen and (not counted_as_shown or stored > version) then
         outcome[key - 1] = 0
     elseif lost and not known and stored <= version and version > 0 then

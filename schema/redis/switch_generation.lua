@@ -4,7 +4,7 @@
 -- KEYS  generation, lease, seal, others (all of one slot)
 -- ARGV  1 token of the lease  2 expected live generation, "0": none  3 the one to be live
 --       4 what the expected one is from now on  5 ms for which the new one is sealed, "0": not at all
--- Returns {1}, or {0, why}.
+-- Returns {1}, or {0, why}, or {2, why} where another attempt may succeed.
 
 local call = redis.call
 if call('GET', KEYS[2]) ~= ARGV[1] then
@@ -16,7 +16,7 @@ if live ~= ARGV[2] then
 end
 if live ~= '0' then
     if call('GET', KEYS[3]) ~= live then
-        return {0, 'the seal has expired'}
+        return {2, 'the seal has expired'}
     end
     call('HSET', KEYS[4], live, ARGV[4])
 end

@@ -98,6 +98,36 @@ def test_a_retried_letter_restores_its_user_and_is_done(stack):
     stack.ctl("verify", check=FINE)
 
 
+def test_a_record_written_to_the_letters_again_is_the_same_letter_and_stays_done_with_it(stack):
+    dlq(stack, "discard", "--all", "--reason", "of the tests before")
+    user = new_user(stack)
+    letter = poison(stack, user)
+    record = next(record for record in consume(stack.brokers, stack.dlq_topic)
+                  if (record.partition, record.offset) == (letter["partition"], letter["offset"]))
+
+    def again():
+        before = dlq(stack, "list", "--done", "--limit", "0", check=None)["repeats"]
+        produce(stack.brokers, stack.dlq_topic, record.key, record.value, record.headers.items(), record.partition)
+        until("the repeat is there",
+              lambda: dlq(stack, "list", "--limit", "0", check=None)["repeats"] == before + 1)
+
+    def counts():
+        found = dlq(stack, "list", check=None)
+        document = json.loads(stack.ctl("status", "--json").stdout)
+        status = next(row for row in document["components"] if row["component"] == "dead-letters")
+        assert (status["open"], status["repeats"]) == (found["open"], found["repeats"])
+        return found["open"], len(found["letters"])
+    again()
+    assert counts() == (1, 1)
+    last = f"{record.partition}:{consume(stack.brokers, stack.dlq_topic)[-1].offset}"
+    assert dlq(stack, "show", last)["repeatOf"] == place(letter)
+    assert dlq(stack, "discard", last, "--reason", "seen")["closed"] == 1
+    assert counts() == (0, 0)
+    again()
+    assert counts() == (0, 0), "a letter that is done came back as open"
+    assert dlq(stack, "show", place(letter))["closedReason"] == "seen"
+
+
 def test_a_letter_whose_key_names_nobody_can_only_be_discarded(stack):
     produce(stack.brokers, stack.topic, "nobody", "{}", [("ce_type", "planet.created")], 0)
     until("the letter is there", lambda: dlq(stack, "list", check=DIFFERENT)["open"] == 1)

@@ -1,5 +1,6 @@
 """The read model is thrown away, built anew, switched, rolled back and repaired while it is written to and read."""
 import json
+import socket
 import subprocess
 from contextlib import contextmanager
 from functools import partial
@@ -154,6 +155,57 @@ def test_a_killed_rebuild_goes_on_where_it_was_and_two_at_once_are_refused(own_s
     assert result["resumed"] and result["generation"] == number, result
     assert result["usersRead"] < len(users), "it began again"
     readers.assert_undisturbed()
+    stack.until_equal()
+
+
+def test_a_redis_that_is_full_says_what_to_do_and_once_it_has_room_the_rebuild_goes_on(own_stack):
+    stack = own_stack
+    users = users_of(stack, 120)
+    stack.until_equal()
+    with started(stack, "--rate", "40") as process:
+        number = until_filling(stack, 20)
+        stack.redis.call("CONFIG", "SET", "maxmemory", "1")
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == FAILED
+    assert "raise its maxmemory" in said and f"`tallyctl generations drop {number}`" in said
+    said = stack.ctl("rebuild", check=FAILED).stderr
+    assert "maxmemory" in said and "`tallyctl generations`" in said
+    stack.redis.call("CONFIG", "SET", "maxmemory", "0")
+    result = rebuild(stack)
+    assert result["resumed"] and result["generation"] == number and result["usersRead"] < len(users), result
+    stack.until_equal()
+
+
+def test_a_rebuild_that_may_not_fit_below_maxmemory_says_so_before_it_is_full(own_stack):
+    stack = own_stack
+    stack.ctl("load", "--users", "4000", "--commands", "1", check=FINE)
+    stack.until_equal()
+    used = next(int(line.split(":")[1]) for line in stack.redis.call("INFO", "memory").splitlines()
+                if line.startswith("used_memory:"))
+    stack.redis.call("CONFIG", "SET", "maxmemory", str(used + 500_000))
+    said = stack.ctl("rebuild", check=FAILED).stderr
+    assert "may not fit" in said and said.index("may not fit") < said.index("Redis is full"), said
+    stack.redis.call("CONFIG", "SET", "maxmemory", "0")
+    assert rebuild(stack)["resumed"]
+    stack.until_equal()
+
+
+def test_a_seal_that_expires_before_the_switch_has_it_tried_again(own_stack):
+    stack = own_stack
+    users_of(stack, 10)
+    stack.until_equal()
+    before = generation(stack)
+    done = []
+    with socket.create_connection(("127.0.0.1", stack.redis.port)) as redis:
+        def expire_once():
+            if not done:
+                redis.sendall(b"DEL {tally:generation}:seal\r\n")
+                if redis.recv(16) == b":1\r\n":
+                    done.append(True)
+        with Repeating(expire_once):
+            said = stack.ctl("rebuild", check=FINE).stderr
+    assert done and "the seal has expired; trying again" in said
+    assert generation(stack) != before
     stack.until_equal()
 
 

@@ -190,6 +190,16 @@ def test_load_that_deletes_everything_it_can_ends_with_no_difference(stack):
     assert posts == made["posts"] - made["postsDeleted"] == made["postsAlive"]
 
 
+def test_load_that_keeps_commented_posts_says_how_many_posts_and_comments_are_alive(stack):
+    before = stack.until_equal()
+    made = json.loads(stack.ctl("load", "--users", "50", "--commands", "1500", "--connections", "16",
+                                "--keep-commented", "--json", check=FINE).stdout)["acknowledged"]
+    after = stack.until_equal()
+    gained = [sum(row[at] for row in after.values()) - sum(row[at] for row in before.values()) for at in (1, 2)]
+    assert made["postsDeleted"] > 0 and made["commentsDeleted"] > 0
+    assert gained == [made["postsAlive"], made["commentsAlive"]]
+
+
 @pytest.mark.parametrize("arguments", [["verify"], ["migrate"], ["topics", "create"], ["load", "--retry-for", "1"]])
 def test_a_server_that_cannot_be_reached_is_an_error_of_its_own(stack, arguments):
     done = stack.ctl(*arguments, **NOWHERE, TALLY_COMMAND_LISTEN="127.0.0.1:9")

@@ -85,3 +85,16 @@ Test(verify_compare, a_deleted_user_must_be_marked_and_hold_no_personal_data)
     found.deleted = false;
     cr_assert_eq(tally_verify_first_look(&deleted, &found, &differences), TALLY_VERIFY_DIFFERENT);
 }
+
+Test(verify_compare, each_further_grace_demands_progress)
+{
+    struct tally_verify_found found = same;
+    int64_t wanted = 5;
+    cr_assert(tally_verify_extend(&found, &wanted), "what was waited for has come");
+    cr_assert_not(tally_verify_extend(&found, &wanted), "standing still is no progress");
+    found.version = 9;
+    cr_assert(tally_verify_extend(&found, &wanted));
+    cr_assert_eq(wanted, 10);
+    found.version = 0;
+    cr_assert_not(tally_verify_extend(&found, &wanted));
+}

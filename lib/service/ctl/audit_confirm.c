@@ -7,7 +7,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum {
     MOST = TALLY_AUDIT_CLAIMS_MOST,
@@ -15,13 +14,6 @@ enum {
 };
 
 _Static_assert(MOST <= TALLY_RECOUNT_MOST && MOST <= TALLY_PROOF_MOST, "one read for all claims");
-
-static void pause_ms(int64_t milliseconds)
-{
-    const struct timespec pause = {.tv_sec = milliseconds / 1000,
-                                   .tv_nsec = milliseconds % 1000 * 1000000};
-    (void)nanosleep(&pause, NULL);
-}
 
 enum tally_status tally_audit_judge_open(struct tally_audit_judge *judge,
                                          const struct tally_settings *settings,
@@ -179,7 +171,7 @@ enum tally_status tally_audit_confirm(struct tally_audit_judge *judge,
     bool proven[MOST], absent[MOST];
     if (claims->count == 0)
         return TALLY_OK;
-    pause_ms(PAUSE_MS);
+    tally_clock_sleep_ms(PAUSE_MS);
     enum tally_status status = find_proofs(judge, claims, proven, error);
     if (status == TALLY_OK)
         status = find_absent(judge, claims, absent, error);

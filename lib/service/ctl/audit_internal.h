@@ -27,7 +27,6 @@ struct tally_audit {
     struct tally_audit_place place;
     int64_t saved_us;
     int64_t next_step_us; /* the rate */
-    int64_t unconfirmed;
     bool completed;
     struct tally_error failure; /* of an audit of one sweep */
 };

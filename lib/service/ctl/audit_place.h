@@ -16,7 +16,8 @@ struct tally_audit_place {
     int64_t checked;         /* by the sweep under way: users, */
     int64_t keys;            /* keys, */
     int64_t differing;       /* users and keys found to differ, */
-    int64_t repaired;        /* and those that are right again */
+    int64_t repaired;        /* those that are right again, */
+    int64_t unconfirmed;     /* and those that may have had events under way */
 };
 
 /* All zero where there is none. PROTOCOL: what is there cannot be read. */

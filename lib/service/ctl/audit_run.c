@@ -260,7 +260,7 @@ enum tally_status tally_audit_result(const struct tally_audit *audit,
         .keys = audit->place.keys,
         .differing = audit->place.differing,
         .repaired = audit->place.repaired,
-        .unconfirmed = audit->unconfirmed,
+        .unconfirmed = audit->place.unconfirmed,
         .seconds = (double)(ended_ms - audit->place.started_at_ms) / 1e3,
     };
     *error = audit->failure;

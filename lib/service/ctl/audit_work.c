@@ -70,7 +70,7 @@ static void book_claims(struct tally_audit *audit, const bool *chosen)
     for (size_t i = 0; i < audit->claims.count; i++) {
         const struct tally_audit_claim *claim = &audit->claims.list[i];
         if (claim->verdict == TALLY_AUDIT_UNCONFIRMED) {
-            audit->unconfirmed++;
+            audit->place.unconfirmed++;
             tally_metric_add(audit->report.unconfirmed, 1);
         } else if (claim->verdict == TALLY_AUDIT_CONFIRMED) {
             audit->place.differing++;

@@ -1,9 +1,6 @@
-#include "core/buffer.h"
-#include "core/clock.h"
-#include "core/id.h"
 #include "pg/blocking.h"
 #include "service/ctl/dlq_retry.h"
-#include "service/ctl/letter.h"
+#include "service/ctl/letter_show.h"
 #include "service/ctl/output.h"
 
 #include <inttypes.h>
@@ -20,7 +17,6 @@ enum {
     SCAN_DEFAULT_S = 20,
     LIST_DEFAULT = 100,
     CHOSEN_MOST = 1000000,
-    HEADERS_MOST = 64,
 };
 
 enum verb { VERB_NONE, VERB_LIST, VERB_SHOW, VERB_RETRY, VERB_DISCARD };
@@ -47,9 +43,9 @@ struct dlq_command {
     int64_t limit;
     int64_t scan_ms;
     PGconn *connection;
-    struct tally_closed_letters closed;
+    struct tally_letter_book book;
     /* Found on the walk. */
-    int64_t open, done, listed;
+    int64_t listed;
     bool known;            /* the named letter exists */
     json_t *list;          /* owned */
     struct chosen *chosen; /* owned: open letters to be closed */
@@ -130,78 +126,18 @@ static const struct argp argp = {
     .args_doc = "list\nshow OFFSET\nretry OFFSET|--all\ndiscard OFFSET|--all --reason=TEXT",
     .doc =
         "Dead letters are events that could not be applied; their users read as degraded. A "
-        "letter is named by its offset, or PARTITION:OFFSET, in the topic TALLY_DLQ_TOPIC. `list` "
-        "exits with 1 while any is open. `retry`: a letter's version is past, so its user is "
+        "letter is named by its offset, or PARTITION:OFFSET, in the topic TALLY_DLQ_TOPIC. A "
+        "record "
+        "that was written there more than once is one letter, the first; the others are counted as "
+        "its repeats, and are open or done as it is. `list` exits with 1 while any is open. "
+        "`retry`: a letter's version is past, so its user is "
         "restored from PostgreSQL instead, and the letter is done; exits with 1 where that was "
         "not possible. `discard` marks letters as done, with the reason "
         "given, and changes no user." TALLY_CTL_EXIT_DOC,
 };
 
-static json_t *letter_json(const struct tally_letter *letter,
-                           const struct tally_closed_letter *closed)
-{
-    char user[TALLY_ID_TEXT_BYTES] = "";
-    if (letter->user_id != 0)
-        (void)tally_id_format(letter->user_id, user);
-    const double age_s =
-        (double)tally_clock_wall_us() / 1e6 - (double)letter->place.written_at_ms / 1e3;
-    return json_pack("{s:i,s:I,s:s,s:f,s:s,s:{s:s,s:i,s:I},s:s?,s:s,s:I,s:s?,s:s?}", "partition",
-                     (int)letter->place.partition, "offset", (json_int_t)letter->place.offset,
-                     "state", closed != NULL ? closed->action : "open", "ageSeconds", age_s,
-                     "reason", letter->reason, "source", "topic", letter->source_topic, "partition",
-                     (int)letter->source_partition, "offset", (json_int_t)letter->source_offset,
-                     "user", user[0] != '\0' ? user : NULL, "type", letter->type, "version",
-                     (json_int_t)letter->version, "closedReason",
-                     closed != NULL ? closed->reason : NULL, "closedAt",
-                     closed != NULL ? closed->closed_at : NULL);
-}
-
-static void print_row(const struct tally_letter *letter, const struct tally_closed_letter *closed)
-{
-    char age[TALLY_DURATION_BYTES], user[TALLY_ID_TEXT_BYTES] = "-";
-    if (letter->user_id != 0)
-        (void)tally_id_format(letter->user_id, user);
-    tally_ctl_format_duration(
-        (double)tally_clock_wall_us() / 1e6 - (double)letter->place.written_at_ms / 1e3, age);
-    (void)printf("%d:%-8" PRId64 " %-9s %-12s from %s %d:%" PRId64 "  user %s  %s  %s%s%s%s\n",
-                 letter->place.partition, letter->place.offset,
-                 closed != NULL ? closed->action : "open", age, letter->source_topic,
-                 letter->source_partition, letter->source_offset, user,
-                 letter->type[0] != '\0' ? letter->type : "(no type)", letter->reason,
-                 closed != NULL ? " (" : "", closed != NULL ? closed->reason : "",
-                 closed != NULL ? ")" : "");
-}
-
-/* Bytes as JSON text, or as hexadecimal under another name where they are no UTF-8. */
-static void set_bytes(json_t *object, const char *name, const char *hex_name, const char *bytes,
-                      size_t length)
-{
-    json_t *text = bytes != NULL ? json_stringn(bytes, length) : json_null();
-    if (text != NULL) {
-        (void)json_object_set_new(object, name, text);
-        return;
-    }
-    struct tally_buffer hex;
-    tally_buffer_init(&hex, 2 * length + 1);
-    for (size_t i = 0; bytes != NULL && i < length; i++)
-        tally_buffer_format(&hex, "%02x", (unsigned)(unsigned char)bytes[i]);
-    (void)json_object_set_new(object, hex_name, json_string(tally_buffer_text(&hex)));
-    tally_buffer_release(&hex);
-}
-
-static void add_whole(json_t *object, const struct tally_record *record)
-{
-    struct tally_record_header headers[HEADERS_MOST];
-    const size_t count = tally_record_headers(record, headers, HEADERS_MOST);
-    json_t *list = json_object();
-    for (size_t i = 0; i < count; i++)
-        set_bytes(list, headers[i].name, headers[i].name, headers[i].value, headers[i].length);
-    (void)json_object_set_new(object, "headers", list);
-    set_bytes(object, "key", "keyHex", record->key, record->key_length);
-    set_bytes(object, "value", "valueHex", record->value, record->value_length);
-}
-
-static bool choose(struct dlq_command *command, const struct tally_letter *letter)
+static bool choose(struct dlq_command *command, const struct tally_letter *letter,
+                   const struct tally_letter_entry *entry)
 {
     if (command->chosen_count == command->chosen_capacity) {
         const size_t capacity = command->chosen_capacity > 0 ? 2 * command->chosen_capacity : 64;
@@ -216,46 +152,51 @@ static bool choose(struct dlq_command *command, const struct tally_letter *lette
         command->chosen_capacity = capacity;
     }
     command->chosen[command->chosen_count++] =
-        (struct chosen){letter->place, letter->user_id, letter->version};
+        (struct chosen){entry->first, letter->user_id, letter->version};
     return true;
 }
 
 static bool on_letter(void *context, const struct tally_letter *letter)
 {
     struct dlq_command *command = context;
-    struct tally_closed_letter closed;
-    const bool done = tally_closed_letters_find(&command->closed, &letter->place, &closed);
-    command->open += !done;
-    command->done += done;
+    struct tally_letter_entry entry;
+    tally_letter_book_take(&command->book, letter, &entry);
+    /* What comes before the named one tells whether that is a repeat. */
+    if (command->placed ? letter->place.offset != command->offset : entry.repeat)
+        return true;
     command->known = true;
     if (command->verb == VERB_RETRY || command->verb == VERB_DISCARD)
-        return done || choose(command, letter);
-    if (done && command->verb == VERB_LIST && !command->with_done)
+        return entry.done || choose(command, letter, &entry);
+    if (entry.done && command->verb == VERB_LIST && !command->with_done)
         return true;
     if (command->verb == VERB_LIST && command->listed >= command->limit)
         return true;
     command->listed++;
     if (command->verb == VERB_LIST && !command->ctl->json) {
-        print_row(letter, done ? &closed : NULL);
+        tally_letter_print_row(letter, &entry);
         return true;
     }
-    json_t *object = letter_json(letter, done ? &closed : NULL);
+    json_t *object = tally_letter_json(letter, &entry);
     if (command->verb == VERB_SHOW)
-        add_whole(object, letter->record);
+        tally_letter_add_whole(object, letter);
     (void)json_array_append_new(command->list, object);
     return true;
 }
 
 static int finish_list(struct dlq_command *command)
 {
-    const int code = command->open == 0 ? TALLY_CTL_FINE : TALLY_CTL_DIFFERENT;
+    const struct tally_letter_book *book = &command->book;
+    const int code = book->open == 0 ? TALLY_CTL_FINE : TALLY_CTL_DIFFERENT;
     if (command->ctl->json)
         return tally_ctl_print_json(command->ctl,
-                                    json_pack("{s:I,s:I,s:O}", "open", (json_int_t)command->open,
-                                              "done", (json_int_t)command->done, "letters",
-                                              command->list),
+                                    json_pack("{s:I,s:I,s:I,s:O}", "open", (json_int_t)book->open,
+                                              "done", (json_int_t)book->done, "repeats",
+                                              (json_int_t)book->repeats, "letters", command->list),
                                     code);
-    (void)printf("%" PRId64 " open, %" PRId64 " done\n", command->open, command->done);
+    (void)printf("%" PRId64 " open, %" PRId64 " done", book->open, book->done);
+    if (book->repeats > 0)
+        (void)printf("; %" PRId64 " repeats of them", book->repeats);
+    (void)putchar('\n');
     return code;
 }
 
@@ -279,15 +220,29 @@ static enum tally_status discard(struct dlq_command *command, size_t *closed,
     return status;
 }
 
+/* Says what a letter waits for, and leaves it open. */
+static void leave_open(struct dlq_command *command, const struct chosen *chosen, const char *why)
+{
+    char place[TALLY_LETTER_PLACE_BYTES];
+    (void)tally_letter_place_text(&chosen->place, place);
+    (void)json_array_append_new(command->list,
+                                json_pack("{s:s,s:s}", "letter", place, "waitsFor", why));
+    if (!command->ctl->json)
+        (void)printf("%s stays open: %s\n", place, why);
+}
+
 static enum tally_status retry(struct dlq_command *command, size_t *closed,
                                struct tally_error *error)
 {
     struct tally_dlq_retry retry;
+    struct tally_progress progress;
     enum tally_status status = tally_dlq_retry_open(&retry, &command->ctl->config.settings, error);
+    tally_progress_start(&progress, "retrying", "letters", (int64_t)command->chosen_count);
     for (size_t i = 0; status == TALLY_OK && i < command->chosen_count; i++) {
         const struct chosen *chosen = &command->chosen[i];
         char why[TALLY_DLQ_RETRY_WHY_BYTES];
         bool settled = false;
+        tally_progress_show(&progress, (int64_t)i, "");
         status =
             tally_dlq_retry_user(&retry, chosen->user_id, chosen->version, &settled, why, error);
         if (status == TALLY_OK && settled) {
@@ -296,15 +251,11 @@ static enum tally_status retry(struct dlq_command *command, size_t *closed,
                                               &chosen->place, "retried", why, error);
             *closed += status == TALLY_OK;
         } else if (status == TALLY_OK) {
-            char place[48];
-            (void)snprintf(place, sizeof place, "%d:%" PRId64, chosen->place.partition,
-                           chosen->place.offset);
-            (void)json_array_append_new(command->list,
-                                        json_pack("{s:s,s:s}", "letter", place, "waitsFor", why));
-            if (!command->ctl->json)
-                (void)printf("%s stays open: %s\n", place, why);
+            tally_progress_end(&progress);
+            leave_open(command, chosen, why);
         }
     }
+    tally_progress_end(&progress);
     tally_dlq_retry_close(&retry);
     return status;
 }
@@ -336,7 +287,7 @@ static int run(struct dlq_command *command)
     const struct tally_letter_walk walk = {
         .settings = settings,
         .timeout_ms = command->scan_ms,
-        .single = command->placed,
+        .up_to_one = command->placed,
         .partition = command->partition,
         .offset = command->offset,
         .on_letter = on_letter,
@@ -347,8 +298,8 @@ static int run(struct dlq_command *command)
     enum tally_status status =
         tally_pg_connect(settings->pg_dsn, "tallyctl dlq", &command->connection, &error);
     if (status == TALLY_OK)
-        status = tally_closed_letters_read(command->connection, settings->dlq_topic,
-                                           &command->closed, &error);
+        status = tally_letter_book_open(&command->book, command->connection, settings->dlq_topic,
+                                        &error);
     if (status == TALLY_OK)
         status = tally_letter_walk(&walk, &left, &error);
     if (status == TALLY_OK && command->failed)
@@ -379,7 +330,7 @@ int tally_ctl_dlq(struct tally_ctl *ctl, int argc, char **argv)
         return code;
     command.list = json_array();
     code = run(&command);
-    tally_closed_letters_clear(&command.closed);
+    tally_letter_book_close(&command.book);
     PQfinish(command.connection);
     json_decref(command.list);
     free(command.chosen);

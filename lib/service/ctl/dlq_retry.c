@@ -12,13 +12,11 @@ enum tally_status tally_dlq_retry_open(struct tally_dlq_retry *retry,
                                        const struct tally_settings *settings,
                                        struct tally_error *error)
 {
-    struct tally_redis_url url;
     struct tally_position position = {0};
     const int32_t first = 0;
     *retry = (struct tally_dlq_retry){0};
-    enum tally_status status = tally_redis_url_parse(settings->redis_url, &url, error);
-    if (status == TALLY_OK)
-        status = tally_redis_open(&url, settings->redis_timeout_ms, &retry->redis, error);
+    enum tally_status status = tally_redis_open_text(
+        settings->redis_url, settings->redis_timeout_ms, &retry->redis, error);
     if (status == TALLY_OK)
         status = tally_generation_read(retry->redis, &retry->generation, error);
     if (status == TALLY_OK && retry->generation != 0)

@@ -22,10 +22,7 @@ struct found {
 static enum tally_status open_redis(const struct tally_settings *settings,
                                     struct tally_redis **redis, struct tally_error *error)
 {
-    struct tally_redis_url url;
-    enum tally_status status = tally_redis_url_parse(settings->redis_url, &url, error);
-    return status == TALLY_OK ? tally_redis_open(&url, settings->redis_timeout_ms, redis, error)
-                              : status;
+    return tally_redis_open_text(settings->redis_url, settings->redis_timeout_ms, redis, error);
 }
 
 static bool filled(const redisReply *reply, size_t index)

@@ -16,14 +16,12 @@ enum tally_status tally_explainer_open(struct tally_explainer *explainer,
                                        const struct tally_settings *settings,
                                        struct tally_error *error)
 {
-    struct tally_redis_url url;
     *explainer = (struct tally_explainer){.settings = settings};
     enum tally_status status =
         tally_pg_connect(settings->pg_dsn, "tallyctl explain", &explainer->connection, error);
     if (status == TALLY_OK)
-        status = tally_redis_url_parse(settings->redis_url, &url, error);
-    if (status == TALLY_OK)
-        status = tally_redis_open(&url, settings->redis_timeout_ms, &explainer->redis, error);
+        status = tally_redis_open_text(settings->redis_url, settings->redis_timeout_ms,
+                                       &explainer->redis, error);
     if (status != TALLY_OK)
         tally_explainer_close(explainer);
     return status;

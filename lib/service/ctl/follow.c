@@ -57,10 +57,8 @@ static enum tally_status open_servers(struct tally_follower *follower, struct ta
         .topic = settings->dlq_topic,
         .source_topic = settings->topic,
     };
-    struct tally_redis_url url;
-    enum tally_status status = tally_redis_url_parse(settings->redis_url, &url, error);
-    if (status == TALLY_OK)
-        status = tally_redis_open(&url, settings->redis_timeout_ms, &follower->redis, error);
+    enum tally_status status = tally_redis_open_text(
+        settings->redis_url, settings->redis_timeout_ms, &follower->redis, error);
     if (status == TALLY_OK)
         status =
             tally_script_load(follower->redis, tally_script_apply, follower->encoder.sha, error);

@@ -1,5 +1,5 @@
 #include "core/id.h"
-#include "service/ctl/lease.h"
+#include "service/ctl/drop.h"
 #include "service/ctl/output.h"
 #include "service/ctl/rebuild.h"
 #include "view/generation.h"
@@ -53,10 +53,7 @@ static enum tally_status open_redis(const struct tally_ctl *ctl, struct tally_re
                                     struct tally_error *error)
 {
     const struct tally_settings *settings = &ctl->config.settings;
-    struct tally_redis_url url;
-    enum tally_status status = tally_redis_url_parse(settings->redis_url, &url, error);
-    return status == TALLY_OK ? tally_redis_open(&url, settings->redis_timeout_ms, redis, error)
-                              : status;
+    return tally_redis_open_text(settings->redis_url, settings->redis_timeout_ms, redis, error);
 }
 
 /* --- list ------------------------------------------------------------------------------------- */
@@ -187,24 +184,24 @@ static enum tally_status check_droppable(struct tally_redis *redis, int64_t numb
                : tally_fail(error, TALLY_NOT_FOUND, "there is no generation %" PRId64, number);
 }
 
+static void show_progress(void *context, int64_t removed)
+{
+    tally_progress_show(context, removed, "");
+}
+
 static enum tally_status remove_keys(const struct tally_ctl_lease *lease, struct tally_redis *redis,
                                      int64_t number, int64_t *removed, struct tally_error *error)
 {
-    char cursor[TALLY_SCAN_CURSOR_BYTES] = "0";
     struct tally_progress progress;
-    enum tally_status status =
-        tally_generation_note(redis, number, TALLY_GENERATION_DROPPING, error);
-    if (status != TALLY_OK)
-        return status;
+    const struct tally_drop drop = {.lease = lease,
+                                    .redis = redis,
+                                    .generation = number,
+                                    .on_progress = show_progress,
+                                    .context = &progress};
     tally_progress_start(&progress, "dropping", "keys", 0);
-    do {
-        status = tally_ctl_lease_check(lease, error);
-        if (status == TALLY_OK)
-            status = tally_generation_remove(redis, number, cursor, removed, error);
-        tally_progress_show(&progress, *removed, "");
-    } while (status == TALLY_OK && strcmp(cursor, "0") != 0);
+    enum tally_status status = tally_drop_run(&drop, removed, error);
     tally_progress_end(&progress);
-    return status == TALLY_OK ? tally_generation_forget(redis, number, error) : status;
+    return status;
 }
 
 static int drop(const struct tally_ctl *ctl, int64_t number)

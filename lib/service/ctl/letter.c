@@ -85,10 +85,9 @@ static enum tally_status walk_partition(const struct tally_letter_walk *walk, in
         .on_record = on_record,
         .context = &copy,
     };
-    if (walk->single) {
+    if (walk->up_to_one) {
         if (walk->offset < low || walk->offset >= high)
             return TALLY_OK;
-        scan.from = walk->offset;
         scan.to = walk->offset + 1;
     }
     int64_t reached = 0;
@@ -105,10 +104,11 @@ enum tally_status tally_letter_walk(const struct tally_letter_walk *walk, int64_
     struct tally_kafka_admin *admin = NULL;
     int brokers = 0;
     int32_t partitions = 0;
+    const int ask_ms = walk->timeout_ms < ASK_MS ? (int)walk->timeout_ms : ASK_MS;
     *left = 0;
     enum tally_status status = tally_kafka_admin_new(settings->kafka_brokers, &admin, error);
     if (status == TALLY_OK)
-        status = tally_kafka_admin_topic(admin, settings->dlq_topic, ASK_MS, &brokers, &partitions,
+        status = tally_kafka_admin_topic(admin, settings->dlq_topic, ask_ms, &brokers, &partitions,
                                          error);
     if (status == TALLY_OK && partitions == 0)
         status = tally_fail(error, TALLY_NOT_FOUND,
@@ -116,10 +116,10 @@ enum tally_status tally_letter_walk(const struct tally_letter_walk *walk, int64_
                             settings->dlq_topic);
     for (int32_t i = 0; status == TALLY_OK && i < partitions; i++) {
         int64_t low = 0, high = 0;
-        if (walk->single && i != walk->partition)
+        if (walk->up_to_one && i != walk->partition)
             continue;
         status =
-            tally_kafka_admin_watermarks(admin, settings->dlq_topic, i, ASK_MS, &low, &high, error);
+            tally_kafka_admin_watermarks(admin, settings->dlq_topic, i, ask_ms, &low, &high, error);
         if (status == TALLY_OK)
             status = walk_partition(walk, i, low, high, left, error);
     }

@@ -31,7 +31,7 @@ bool tally_letter_place_parse(const char *text, int32_t *partition, int64_t *off
 struct tally_letter_walk {
     const struct tally_settings *settings;
     int64_t timeout_ms; /* of each partition */
-    bool single;        /* the letter at partition and offset alone */
+    bool up_to_one;     /* alone those of `partition`, the letter at `offset` being the last */
     int32_t partition;
     int64_t offset;
     /* False ends the walk. */

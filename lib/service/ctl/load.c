@@ -19,6 +19,7 @@ enum {
     KEY_RETRY = 'y',
     KEY_LEDGER = 'l',
     KEY_ALSO = 'a',
+    KEY_KEEP = 'k',
     DEFAULT_COMMANDS = 10000,
     MORE_BYTES = 96,
 };
@@ -56,6 +57,10 @@ static const struct argp_option options[] = {
     {"also", KEY_ALSO, "HOST:PORT", 0,
      "A second tally-command on the same database; a connection that gets no answer turns to the "
      "other one",
+     0},
+    {"keep-commented", KEY_KEEP, NULL, 0,
+     "Comment on posts alone that are never deleted: the comments alive are then those made less "
+     "those deleted, as no post takes any with it",
      0},
     {"ledger", KEY_LEDGER, "FILE", 0,
      "Write a line for each acknowledged command: kind, id, user, version, post commented on", 0},
@@ -109,6 +114,9 @@ static error_t parse(int key, char *argument, struct argp_state *state)
     case KEY_ALSO:
         load->other_address = argument;
         return 0;
+    case KEY_KEEP:
+        load->keep_commented = true;
+        return 0;
     case KEY_LEDGER:
         load->ledger_path = argument;
         return 0;
@@ -139,7 +147,7 @@ static void show_progress(void *context, const char *phase, int64_t done, int64_
     tally_progress_show(&command->progress, done, "");
 }
 
-static double milliseconds(int64_t microseconds)
+double tally_load_milliseconds(int64_t microseconds)
 {
     return (double)microseconds / 1000;
 }
@@ -154,13 +162,19 @@ static json_t *latency_json(const struct tally_latency *latency)
     return json_pack("{s:I,s:f,s:f,s:f,s:f,s:f}", "count", (json_int_t)latency->count, "meanMs",
                      latency->count > 0 ? (double)latency->sum_us / (double)latency->count / 1000
                                         : 0.0,
-                     "p50Ms", milliseconds(tally_latency_percentile_us(latency, 50)), "p95Ms",
-                     milliseconds(tally_latency_percentile_us(latency, 95)), "p99Ms",
-                     milliseconds(tally_latency_percentile_us(latency, 99)), "maxMs",
-                     milliseconds(latency->max_us));
+                     "p50Ms", tally_load_milliseconds(tally_latency_percentile_us(latency, 50)),
+                     "p95Ms", tally_load_milliseconds(tally_latency_percentile_us(latency, 95)),
+                     "p99Ms", tally_load_milliseconds(tally_latency_percentile_us(latency, 99)),
+                     "maxMs", tally_load_milliseconds(latency->max_us));
 }
 
-static json_t *errors_json(const struct tally_load_errors *errors)
+int64_t tally_load_repeated(const struct tally_load_report *report)
+{
+    /* A repeated deletion that finds nothing has no latency: nobody knows which attempt did it. */
+    return report->repeated.count + report->gone_after_retry;
+}
+
+json_t *tally_load_errors_json(const struct tally_load_errors *errors)
 {
     json_t *object = json_object();
     for (size_t i = 0; i < errors->count; i++)
@@ -169,16 +183,26 @@ static json_t *errors_json(const struct tally_load_errors *errors)
     return object;
 }
 
-static json_t *acknowledged_json(const struct tally_load_report *report)
+/* The comments alive are known only where no post took any with it. */
+static int64_t comments_alive(const struct tally_load_report *report)
+{
+    return report->made[TALLY_LOAD_COMMENT] - report->made[TALLY_LOAD_DELETE_COMMENT];
+}
+
+static json_t *acknowledged_json(const struct load_command *command,
+                                 const struct tally_load_report *report)
 {
     return json_pack(
-        "{s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "users",
+        "{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o}", "users",
         (json_int_t)report->users_made + report->users_found, "usersFound",
         (json_int_t)report->users_found, "posts", (json_int_t)report->made[TALLY_LOAD_POST],
         "comments", (json_int_t)report->made[TALLY_LOAD_COMMENT], "postsDeleted",
         (json_int_t)report->made[TALLY_LOAD_DELETE_POST], "commentsDeleted",
         (json_int_t)report->made[TALLY_LOAD_DELETE_COMMENT], "postsAlive",
-        (json_int_t)report->made[TALLY_LOAD_POST] - report->made[TALLY_LOAD_DELETE_POST]);
+        (json_int_t)report->made[TALLY_LOAD_POST] - report->made[TALLY_LOAD_DELETE_POST],
+        "commentsAlive",
+        command->options.keep_commented ? json_integer((json_int_t)comments_alive(report))
+                                        : json_null());
 }
 
 static json_t *report_json(const struct load_command *command,
@@ -187,12 +211,13 @@ static json_t *report_json(const struct load_command *command,
     return json_pack(
         "{s:I,s:I,s:f,s:f,s:o,s:I,s:I,s:I,s:I,s:I,s:o,s:o,s:b,s:o,s:o,s:{s:o,s:I,s:I,s:I}}", "seed",
         (json_int_t)command->options.seed, "commands", (json_int_t)report->commands, "seconds",
-        report->seconds, "perSecond", throughput(report), "acknowledged", acknowledged_json(report),
-        "refused", (json_int_t)report->refused, "gone", (json_int_t)report->gone, "goneAfterRetry",
-        (json_int_t)report->gone_after_retry, "failed", (json_int_t)report->failed, "retries",
-        (json_int_t)report->retries, "errors", errors_json(&report->errors), "retryCauses",
-        errors_json(&report->retry_causes), "interrupted", report->interrupted, "latency",
-        latency_json(&report->write), "latencyRepeated", latency_json(&report->repeated),
+        report->seconds, "perSecond", throughput(report), "acknowledged",
+        acknowledged_json(command, report), "refused", (json_int_t)report->refused, "gone",
+        (json_int_t)report->gone, "goneAfterRetry", (json_int_t)report->gone_after_retry, "failed",
+        (json_int_t)report->failed, "retries", (json_int_t)report->retries, "errors",
+        tally_load_errors_json(&report->errors), "retryCauses",
+        tally_load_errors_json(&report->retry_causes), "interrupted", report->interrupted,
+        "latency", latency_json(&report->write), "latencyRepeated", latency_json(&report->repeated),
         "visibility", "latency", latency_json(&report->visibility), "skipped",
         (json_int_t)report->reads_skipped, "failed", (json_int_t)report->reads_failed, "stale",
         (json_int_t)report->reads_stale);
@@ -203,10 +228,10 @@ static void print_latency(const char *what, const struct tally_latency *latency)
     if (latency->count == 0)
         return;
     (void)printf("%-22s p50 %.2f ms, p95 %.2f ms, p99 %.2f ms, max %.2f ms (%" PRId64 ")\n", what,
-                 milliseconds(tally_latency_percentile_us(latency, 50)),
-                 milliseconds(tally_latency_percentile_us(latency, 95)),
-                 milliseconds(tally_latency_percentile_us(latency, 99)),
-                 milliseconds(latency->max_us), latency->count);
+                 tally_load_milliseconds(tally_latency_percentile_us(latency, 50)),
+                 tally_load_milliseconds(tally_latency_percentile_us(latency, 95)),
+                 tally_load_milliseconds(tally_latency_percentile_us(latency, 99)),
+                 tally_load_milliseconds(latency->max_us), latency->count);
 }
 
 static void print_errors(const char *what, const struct tally_load_errors *errors)
@@ -232,6 +257,10 @@ static void print_report(const struct load_command *command, const struct tally_
                  "acknowledged", report->users_made + report->users_found, report->users_found,
                  report->made[TALLY_LOAD_POST], report->made[TALLY_LOAD_COMMENT],
                  report->made[TALLY_LOAD_DELETE_POST], report->made[TALLY_LOAD_DELETE_COMMENT]);
+    if (command->options.keep_commented)
+        (void)printf("%-22s %" PRId64 " posts, %" PRId64 " comments\n", "alive",
+                     report->made[TALLY_LOAD_POST] - report->made[TALLY_LOAD_DELETE_POST],
+                     comments_alive(report));
     if (report->refused + report->gone > 0)
         (void)printf("%-22s %" PRId64 " comments on a deleted post; %" PRId64
                      " deletes found nothing, %" PRId64 " of them repeated ones\n",

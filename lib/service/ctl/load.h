@@ -17,6 +17,8 @@
 #include "service/ctl/choice.h"
 #include "service/ctl/histogram.h"
 
+#include <jansson.h>
+
 /* How a command ended, for a caller that keeps books of its own. */
 enum tally_load_outcome {
     TALLY_LOAD_ACKNOWLEDGED, /* also a repeated deletion that finds nothing any more */
@@ -100,6 +102,13 @@ struct tally_load_report {
     struct tally_load_errors retry_causes;
     bool interrupted; /* SIGINT or SIGTERM ended it; the report covers what was done */
 };
+
+/* Commands of the writing that were repeated until they were known to be done. */
+int64_t tally_load_repeated(const struct tally_load_report *report);
+/* Counts by name, as an object owned by the caller. */
+json_t *tally_load_errors_json(const struct tally_load_errors *errors);
+/* For a report: 1234 us as 1.234. */
+double tally_load_milliseconds(int64_t microseconds);
 
 /* Blocks until done. UNAVAILABLE: not one user could be made; otherwise `report` is filled and
  * counts the failures. */

@@ -9,13 +9,16 @@
 
 enum { TERMINAL_INTERVAL_US = 1000000, PIPE_INTERVAL_US = 5000000, TEXT_BYTES = 256 };
 
+json_t *tally_ctl_error_json(const struct tally_error *error)
+{
+    return json_pack("{s:s,s:s}", "code", tally_status_slug(error->status), "text", error->text);
+}
+
 void tally_ctl_print_error(const struct tally_ctl *ctl, const struct tally_error *error)
 {
     (void)fprintf(stderr, "tallyctl: %s\n", error->text);
     if (ctl->json)
-        (void)tally_ctl_print_json(ctl,
-                                   json_pack("{s:{s:s,s:s}}", "error", "code",
-                                             tally_status_slug(error->status), "text", error->text),
+        (void)tally_ctl_print_json(ctl, json_pack("{s:o}", "error", tally_ctl_error_json(error)),
                                    0);
 }
 

@@ -13,6 +13,8 @@
 void tally_ctl_print_error(const struct tally_ctl *ctl, const struct tally_error *error);
 /* The same, and the exit code that belongs to it: TALLY_CTL_FAILED. */
 int tally_ctl_fail(const struct tally_ctl *ctl, const struct tally_error *error);
+/* `{"code","text"}`; owned by the caller. */
+json_t *tally_ctl_error_json(const struct tally_error *error);
 /* Prints and releases `value`; NULL (no memory) becomes an error. Returns `code`, or
  * TALLY_CTL_FAILED where nothing could be printed. */
 int tally_ctl_print_json(const struct tally_ctl *ctl, json_t *value, int code);

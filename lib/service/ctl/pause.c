@@ -72,11 +72,9 @@ static enum tally_status set_projector(const struct pause_command *command, bool
                                        struct tally_error *error)
 {
     const struct tally_settings *settings = &command->ctl->config.settings;
-    struct tally_redis_url url;
     struct tally_redis *redis = NULL;
-    enum tally_status status = tally_redis_url_parse(settings->redis_url, &url, error);
-    if (status == TALLY_OK)
-        status = tally_redis_open(&url, settings->redis_timeout_ms, &redis, error);
+    enum tally_status status =
+        tally_redis_open_text(settings->redis_url, settings->redis_timeout_ms, &redis, error);
     if (status == TALLY_OK)
         status = paused ? tally_view_pause_set(redis, tally_clock_wall_us() / 1000, command->reason,
                                                error)

@@ -6,11 +6,10 @@
 #include "view/position.h"
 
 #include <string.h>
-#include <time.h>
 
 enum {
     MOST = TALLY_PROOF_MOST,
-    PAUSE_NS = 100000000,
+    PAUSE_MS = 100,
     KAFKA_MS = 2000,
     APPLIED_MS = 5000, /* longest wait for the projector to come to the ends seen */
 };
@@ -55,7 +54,7 @@ static enum tally_status await_applied(struct tally_prover *prover, int32_t part
         if (status != TALLY_OK || *applied || tally_clock_monotonic_us() >= due_us ||
             stopping(prover))
             return status;
-        (void)nanosleep(&(struct timespec){.tv_nsec = PAUSE_NS}, NULL);
+        tally_clock_sleep_ms(PAUSE_MS);
     }
 }
 

@@ -60,7 +60,10 @@ struct tally_rebuild_result {
 
 /* Blocks. KEY_IN_USE: another one is at work; FENCED: another writer came in between; CONFIG: the
  * log does not hold what is needed; otherwise as the servers fail. After any failure, and after a
- * kill, the next call continues. */
+ * kill, the next call continues what is not live yet. Once it is live (`result->switched`) only
+ * older generations, or from a restored database a part of the log, may be left: the next call
+ * builds another generation, and removes what was left with what has become old by then. It does
+ * not go on with the log alone: the database may have been restored again meanwhile. */
 enum tally_status tally_rebuild_run(const struct tally_rebuild_options *options,
                                     struct tally_rebuild_result *result,
                                     struct tally_error *error) TALLY_MUST_CHECK;

@@ -31,6 +31,7 @@ struct rebuild {
     struct tally_position_changed *replaced; /* of the live one, once it is sealed */
     int64_t *offsets, *marks;
     struct tally_follower *follower;
+    bool follower_ended; /* an attempt to switch has stopped it */
 };
 
 void rebuild_note(const struct rebuild *rebuild, const char *format, ...) TALLY_PRINTF(2, 3);
@@ -49,6 +50,10 @@ enum tally_status rebuild_fits(struct rebuild *rebuild, int64_t number,
 /* Removes a generation's keys, with progress. */
 enum tally_status rebuild_drop(struct rebuild *rebuild, int64_t number,
                                struct tally_error *error) TALLY_MUST_CHECK;
+
+/* rebuild_room.c: notes where `users` more users may not fit below Redis's maxmemory. */
+enum tally_status rebuild_check_room(struct rebuild *rebuild, int64_t users,
+                                     struct tally_error *error) TALLY_MUST_CHECK;
 
 /* rebuild_fill.c: everything that PostgreSQL has, from the marks on. */
 enum tally_status rebuild_fill(struct rebuild *rebuild, struct tally_error *error) TALLY_MUST_CHECK;

@@ -1,4 +1,4 @@
-#include "core/clock.h"
+#include "service/ctl/drop.h"
 #include "service/ctl/rebuild_internal.h"
 #include "service/projector/partition.h"
 
@@ -6,7 +6,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 enum { KAFKA_MS = 10000, NOTE_BYTES = 512 };
 
@@ -87,10 +86,8 @@ static enum tally_status open_servers(struct rebuild *rebuild, struct tally_erro
         .instance_id = "",
         .on_log = tally_follow_kafka_log,
     };
-    struct tally_redis_url url;
-    enum tally_status status = tally_redis_url_parse(settings->redis_url, &url, error);
-    if (status == TALLY_OK)
-        status = tally_redis_open(&url, settings->redis_timeout_ms, &rebuild->redis, error);
+    enum tally_status status = tally_redis_open_text(
+        settings->redis_url, settings->redis_timeout_ms, &rebuild->redis, error);
     if (status == TALLY_OK)
         status = tally_redis_check_server(rebuild->redis, error);
     if (status == TALLY_OK)
@@ -138,22 +135,21 @@ void rebuild_close(struct rebuild *rebuild)
     free(rebuild->marks);
 }
 
+static void on_dropping(void *context, int64_t removed)
+{
+    rebuild_show(context, &(struct tally_rebuild_progress){
+                              .what = "dropping", .unit = "keys", .done = removed, .more = ""});
+}
+
 enum tally_status rebuild_drop(struct rebuild *rebuild, int64_t number, struct tally_error *error)
 {
-    char cursor[TALLY_SCAN_CURSOR_BYTES] = "0";
+    const struct tally_drop drop = {.lease = rebuild->lease,
+                                    .redis = rebuild->redis,
+                                    .generation = number,
+                                    .on_progress = on_dropping,
+                                    .context = rebuild};
     int64_t removed = 0;
-    enum tally_status status =
-        tally_generation_note(rebuild->redis, number, TALLY_GENERATION_DROPPING, error);
-    if (status != TALLY_OK)
-        return status;
-    do {
-        status = tally_ctl_lease_check(rebuild->lease, error);
-        if (status == TALLY_OK)
-            status = tally_generation_remove(rebuild->redis, number, cursor, &removed, error);
-        rebuild_show(rebuild, &(struct tally_rebuild_progress){
-                                  .what = "dropping", .unit = "keys", .done = removed, .more = ""});
-    } while (status == TALLY_OK && strcmp(cursor, "0") != 0);
-    if (rebuild->result != NULL)
-        rebuild->result->dropped += removed;
-    return status == TALLY_OK ? tally_generation_forget(rebuild->redis, number, error) : status;
+    enum tally_status status = tally_drop_run(&drop, &removed, error);
+    rebuild->result->dropped += removed;
+    return status;
 }

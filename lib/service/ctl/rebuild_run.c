@@ -7,6 +7,9 @@
 #include <string.h>
 #include <unistd.h>
 
+/* How Redis refuses a write once maxmemory is reached. */
+static const char FULL[] = "OOM command not allowed";
+
 enum { PENDING_MOST = 100000, LOOK_US = 20000, MORE_BYTES = 64 };
 
 static const char *const source_texts[] = {
@@ -227,15 +230,29 @@ static enum tally_status prove(struct rebuild *rebuild, bool *equal, struct tall
 static enum tally_status drop_older(struct rebuild *rebuild, struct tally_error *error)
 {
     struct tally_generation_entry entries[TALLY_GENERATIONS_MOST];
+    struct tally_error listing = {0};
     size_t count = 0;
     const int64_t kept =
         rebuild->options->source == TALLY_REBUILD_RESTORED ? 0 : rebuild->live.number;
-    enum tally_status status = tally_generation_list(rebuild->redis, entries, &count, error);
+    enum tally_status status = tally_generation_list(rebuild->redis, entries, &count, &listing);
     for (size_t i = 0; i < count && status == TALLY_OK; i++) {
-        if (entries[i].role != TALLY_GENERATION_LIVE && entries[i].number != kept)
-            status = rebuild_drop(rebuild, entries[i].number, error);
+        if (entries[i].role == TALLY_GENERATION_LIVE || entries[i].number == kept)
+            continue;
+        struct tally_error why = {0};
+        status = rebuild_drop(rebuild, entries[i].number, &why);
+        if (status != TALLY_OK)
+            return tally_fail(error, status,
+                              "generation %" PRId64 " is live, but %" PRId64
+                              " is not dropped (`tallyctl generations drop %" PRId64
+                              "` goes on): %s",
+                              rebuild->number, entries[i].number, entries[i].number, why.text);
     }
-    return status;
+    return status == TALLY_OK ? status
+                              : tally_fail(error, status,
+                                           "generation %" PRId64
+                                           " is live, but the older ones are not dropped (see "
+                                           "`tallyctl generations`): %s",
+                                           rebuild->number, listing.text);
 }
 
 static enum tally_status run(struct rebuild *rebuild, struct tally_error *error)
@@ -270,7 +287,21 @@ enum tally_status tally_rebuild_run(const struct tally_rebuild_options *options,
 {
     *result = (struct tally_rebuild_result){0};
     struct rebuild rebuild = {.options = options, .result = result, .settings = options->settings};
-    enum tally_status status = run(&rebuild, error);
+    struct tally_error why = {0};
+    enum tally_status status = run(&rebuild, &why);
     rebuild_close(&rebuild);
-    return status;
+    if (status == TALLY_OK)
+        return TALLY_OK;
+    if (strstr(why.text, FULL) != NULL && rebuild.number == 0)
+        return tally_fail(error, status,
+                          "Redis is full: raise its maxmemory, or drop a generation that is not "
+                          "needed (`tallyctl generations`)");
+    if (strstr(why.text, FULL) != NULL && !result->switched)
+        return tally_fail(
+            error, status,
+            "Redis is full: raise its maxmemory and run the command again, which goes "
+            "on with generation %" PRId64 "; `tallyctl generations drop %" PRId64
+            "` frees what was written",
+            rebuild.number, rebuild.number);
+    return tally_fail(error, status, "%s", why.text);
 }

@@ -77,6 +77,7 @@ static enum tally_status end_following(struct rebuild *rebuild, struct tally_err
         usleep(LOOK_US);
     }
     enum tally_status status = tally_follower_stop(rebuild->follower, error);
+    rebuild->follower_ended = true;
     rebuild->result->events += tally_follower_events(rebuild->follower);
     return status;
 }
@@ -132,17 +133,30 @@ static enum tally_status try_switch(struct rebuild *rebuild, struct tally_error 
     return status;
 }
 
+/* After an attempt that failed: the follower works, if need be a new one. */
+static enum tally_status keep_following(struct rebuild *rebuild, struct tally_error *error)
+{
+    if (!rebuild->follower_ended)
+        return tally_follower_check(rebuild->follower, error);
+    tally_follower_free(&rebuild->follower);
+    rebuild->follower_ended = false;
+    return rebuild_follow(rebuild, error);
+}
+
 enum tally_status rebuild_switch(struct rebuild *rebuild, struct tally_error *error)
 {
     enum tally_status status = copy_active(rebuild, TALLY_VIEW_ACTIVE_DAYS + 1, error);
     if (status == TALLY_OK)
         status = try_switch(rebuild, error);
-    /* A new generation that could not keep up, in a moment of load. */
+    /* A new generation that could not keep up, or a seal that expired, in a moment of load. */
     for (int attempt = 1;
          status == TALLY_UNAVAILABLE && attempt < ATTEMPTS && !tally_redis_broken(rebuild->redis);
          attempt++) {
+        rebuild_note(rebuild, "not switched yet: %s; trying again", error->text);
+        status = keep_following(rebuild, error);
         usleep(SEAL_MS * 1000 / 3);
-        status = tally_follower_check(rebuild->follower, error);
+        if (status == TALLY_OK)
+            status = tally_follower_check(rebuild->follower, error);
         if (status == TALLY_OK)
             status = try_switch(rebuild, error);
     }

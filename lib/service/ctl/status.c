@@ -102,7 +102,7 @@ static void print_partitions(const json_t *partitions)
     json_array_foreach(partitions, index, row)
     {
         char fresh[TALLY_DURATION_BYTES] = "-";
-        if (json_object_get(row, "freshSecondsAgo") != NULL)
+        if (json_is_real(json_object_get(row, "freshSecondsAgo")))
             tally_ctl_format_duration(json_real_value(json_object_get(row, "freshSecondsAgo")),
                                       fresh);
         (void)printf("    %9lld %12lld %12lld %8lld %12lld %8lld %12s\n",

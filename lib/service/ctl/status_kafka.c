@@ -104,11 +104,9 @@ static enum tally_status read_position(struct tally_redis *redis, int64_t genera
 static void read_positions(const struct tally_settings *settings, struct projector *projector)
 {
     struct tally_error *error = &projector->redis_error;
-    struct tally_redis_url url;
     struct tally_redis *redis = NULL;
-    enum tally_status status = tally_redis_url_parse(settings->redis_url, &url, error);
-    if (status == TALLY_OK)
-        status = tally_redis_open(&url, settings->redis_timeout_ms, &redis, error);
+    enum tally_status status =
+        tally_redis_open_text(settings->redis_url, settings->redis_timeout_ms, &redis, error);
     if (status == TALLY_OK)
         status = tally_generation_read(redis, &projector->generation, error);
     if (status == TALLY_OK)
@@ -123,10 +121,13 @@ static void read_positions(const struct tally_settings *settings, struct project
         tally_redis_close(&redis);
 }
 
+/* -1: not known. */
 static double fresh_seconds_ago(const struct partition *partition)
 {
     double age = (double)(tally_clock_wall_us() - partition->fresh_at_ms * 1000) / 1e6;
-    return partition->fresh_at_ms == 0 || age < 0 ? 0 : age;
+    if (partition->fresh_at_ms == 0)
+        return -1;
+    return age < 0 ? 0 : age;
 }
 
 static int64_t lag_events(const struct partition *partition)
@@ -135,7 +136,21 @@ static int64_t lag_events(const struct partition *partition)
     return !partition->present || partition->high < from ? 0 : partition->high - from;
 }
 
-/* Adds "partitions" to `details` and sums up. */
+/* Of a duration that is negative where it is not known. */
+static json_t *seconds_json(double seconds)
+{
+    return seconds < 0 ? json_null() : json_real(seconds);
+}
+
+/* Of two partitions that lag: the longer one, and not known where either is not. */
+static double longer(double left_s, double right_s)
+{
+    if (left_s < 0 || right_s < 0)
+        return -1;
+    return left_s > right_s ? left_s : right_s;
+}
+
+/* Adds "partitions" to `details` and sums up; `*lag_s` is -1 where it is not known. */
 static void describe_partitions(const struct projector *projector, json_t *details, int64_t *lag,
                                 double *lag_s, int32_t *lost)
 {
@@ -145,15 +160,16 @@ static void describe_partitions(const struct projector *projector, json_t *detai
         int64_t behind = lag_events(partition);
         double age_s = fresh_seconds_ago(partition);
         *lag += behind;
-        if (behind > 0 && age_s > *lag_s)
-            *lag_s = age_s;
+        if (behind > 0)
+            *lag_s = longer(*lag_s, age_s);
         *lost += !partition->present;
         json_t *row = json_pack("{s:i,s:I,s:I}", "partition", (int)i, "low",
                                 (json_int_t)partition->low, "high", (json_int_t)partition->high);
         if (partition->present) {
-            json_t *position = json_pack("{s:I,s:I,s:I,s:f}", "epoch", (json_int_t)partition->epoch,
-                                         "offset", (json_int_t)partition->offset, "lagEvents",
-                                         (json_int_t)behind, "freshSecondsAgo", age_s);
+            json_t *position =
+                json_pack("{s:I,s:I,s:I,s:o}", "epoch", (json_int_t)partition->epoch, "offset",
+                          (json_int_t)partition->offset, "lagEvents", (json_int_t)behind,
+                          "freshSecondsAgo", seconds_json(age_s));
             (void)json_object_update(row, position);
             json_decref(position);
         }
@@ -173,10 +189,10 @@ static void add_projector(json_t *components, const struct tally_settings *setti
     int32_t lost = 0;
     json_t *details = json_object();
     describe_partitions(projector, details, &lag, &lag_s, &lost);
-    json_t *sums =
-        json_pack("{s:I,s:s,s:s,s:I,s:I,s:f}", "generation", (json_int_t)projector->generation,
-                  "group", settings->consumer_group, "groupState", group_state, "members",
-                  (json_int_t)members, "lagEvents", (json_int_t)lag, "lagSeconds", lag_s);
+    json_t *sums = json_pack("{s:I,s:s,s:s,s:I,s:I,s:o}", "generation",
+                             (json_int_t)projector->generation, "group", settings->consumer_group,
+                             "groupState", group_state, "members", (json_int_t)members, "lagEvents",
+                             (json_int_t)lag, "lagSeconds", seconds_json(lag_s));
     (void)json_object_update(details, sums);
     json_decref(sums);
     if (projector->redis_error.status != TALLY_OK) {
@@ -195,8 +211,10 @@ static void add_projector(json_t *components, const struct tally_settings *setti
                                   ? json_pack("{s:s,s:s}", "since", since, "reason", pause->reason)
                                   : json_null());
     bool late = lag > 0 && lag_s > LAG_LONG_S;
-    char events[TALLY_NUMBER_BYTES], age[TALLY_DURATION_BYTES], lost_text[64] = "";
-    tally_ctl_format_duration(lag_s, age);
+    char events[TALLY_NUMBER_BYTES], age[TALLY_DURATION_BYTES] = "for how long is not known";
+    char lost_text[64] = "";
+    if (lag_s >= 0)
+        tally_ctl_format_duration(lag_s, age);
     if (lost > 0)
         (void)snprintf(lost_text, sizeof lost_text, ", %d partitions have no position", lost);
     tally_probe_add(components, "projector",

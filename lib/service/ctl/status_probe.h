@@ -26,10 +26,11 @@ typedef void tally_probe(const struct tally_settings *settings, json_t *componen
  * or null. */
 tally_probe tally_probe_postgres;
 /* "kafka": brokers, topic, partitions. "projector": generation, group, groupState, members,
- * lagEvents, lagSeconds, paused {since, reason} or null, partitions [{partition, low, high, epoch,
- * offset, lagEvents, freshSecondsAgo}]. */
+ * lagEvents, lagSeconds (null: not known), paused {since, reason} or null, partitions [{partition,
+ * low, high, epoch, offset, lagEvents, freshSecondsAgo (null: not known)}]. */
 tally_probe tally_probe_kafka;
-/* "dead-letters": open, kept. */
+/* "dead-letters": open, kept (records), repeats (of them, see letter_book.h), unread (of them, for
+ * want of time). */
 tally_probe tally_probe_letters;
 /* "redis": role, maxmemoryPolicy, usedMemoryBytes, generation. */
 tally_probe tally_probe_redis;

@@ -9,21 +9,6 @@
 
 enum { VALUE_BYTES = 64 };
 
-/* The value of `name` in INFO's text ("name:value\r\n"); "" where there is none. */
-static void info_value(const char *info, const char *name, char value[VALUE_BYTES])
-{
-    size_t length = strlen(name);
-    value[0] = '\0';
-    for (const char *line = info; line != NULL; line = strchr(line, '\n')) {
-        line += *line == '\n';
-        if (strncmp(line, name, length) != 0 || line[length] != ':')
-            continue;
-        (void)snprintf(value, VALUE_BYTES, "%.*s", (int)strcspn(line + length + 1, "\r\n"),
-                       line + length + 1);
-        return;
-    }
-}
-
 struct server {
     char role[VALUE_BYTES], policy[VALUE_BYTES], memory[VALUE_BYTES];
     int64_t generation;
@@ -39,9 +24,9 @@ static enum tally_status look(struct tally_redis *redis, struct server *server,
     if (reply->type != REDIS_REPLY_STRING)
         status = tally_fail(error, TALLY_PROTOCOL, "Redis answered INFO with no text");
     if (status == TALLY_OK) {
-        info_value(reply->str, "role", server->role);
-        info_value(reply->str, "maxmemory_policy", server->policy);
-        info_value(reply->str, "used_memory", server->memory);
+        (void)tally_redis_info_value(reply->str, "role", server->role, VALUE_BYTES);
+        (void)tally_redis_info_value(reply->str, "maxmemory_policy", server->policy, VALUE_BYTES);
+        (void)tally_redis_info_value(reply->str, "used_memory", server->memory, VALUE_BYTES);
         status = tally_generation_read(redis, &server->generation, error);
     }
     freeReplyObject(reply);
@@ -50,13 +35,11 @@ static enum tally_status look(struct tally_redis *redis, struct server *server,
 
 void tally_probe_redis(const struct tally_settings *settings, json_t *components)
 {
-    struct tally_redis_url url;
     struct tally_redis *redis = NULL;
     struct server server = {.generation = 0};
     struct tally_error error;
-    enum tally_status status = tally_redis_url_parse(settings->redis_url, &url, &error);
-    if (status == TALLY_OK)
-        status = tally_redis_open(&url, settings->redis_timeout_ms, &redis, &error);
+    enum tally_status status =
+        tally_redis_open_text(settings->redis_url, settings->redis_timeout_ms, &redis, &error);
     bool connected = status == TALLY_OK;
     if (connected)
         status = look(redis, &server, &error);

@@ -304,10 +304,14 @@ static int run(struct tally_ctl *ctl, const struct torture_options *torture)
         code = TALLY_CTL_FAILED;
     if (status != TALLY_OK)
         (void)fprintf(stderr, "tallyctl: %s\n", error.text);
-    if (ctl->json)
-        code = tally_ctl_print_json(ctl, torture_report_json(torture, report), code);
-    else
+    if (ctl->json) {
+        json_t *json = torture_report_json(torture, report);
+        if (status != TALLY_OK)
+            (void)json_object_set_new(json, "error", tally_ctl_error_json(&error));
+        code = tally_ctl_print_json(ctl, json, code);
+    } else {
         torture_report_print(torture, report);
+    }
     torture_report_release(report);
     free(report);
     return code;

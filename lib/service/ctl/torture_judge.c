@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum {
     PENDING_MOST = 100000,
@@ -19,13 +18,6 @@ enum {
     CHUNK_BYTES = CHUNK * 24 + 64,
     READ_TIMEOUT_MS = 5000,
 };
-
-static void wait_ms(int64_t milliseconds)
-{
-    const struct timespec pause = {.tv_sec = milliseconds / 1000,
-                                   .tv_nsec = milliseconds % 1000 * 1000000L};
-    (void)nanosleep(&pause, NULL);
-}
 
 static const json_t *component_of(const json_t *components, const char *name)
 {
@@ -145,7 +137,7 @@ void torture_judge(const struct torture_options *options, struct torture_judgeme
     judgement->lagging = true;
     while ((judgement->lagging = !nothing_lags(options->settings)) &&
            tally_clock_monotonic_us() < due_us)
-        wait_ms(LOOK_MS);
+        tally_clock_sleep_ms(LOOK_MS);
     struct tally_verify_result result;
     judgement->failure.status =
         verify(options, judgement->lagging ? 0 : GRACE_MS, judgement, &result, &judgement->failure);
@@ -277,7 +269,7 @@ static void read_shown(struct comparison *comparison)
         }
         if (tally_clock_monotonic_us() >= due_us)
             break;
-        wait_ms(LOOK_MS);
+        tally_clock_sleep_ms(LOOK_MS);
     }
     torture_violate(&comparison->report->ledger, "read", 0,
                     "%d users could not be read: the answer was %d", comparison->count,

@@ -5,11 +5,6 @@
 #include <stdatomic.h>
 #include <stdio.h>
 
-static double milliseconds(int64_t microseconds)
-{
-    return (double)microseconds / 1000;
-}
-
 static const char *const read_names[TORTURE_READS] = {
     [TORTURE_READ_SHOWN] = "shown",           [TORTURE_READ_ABSENT] = "notYetKnown",
     [TORTURE_READ_REFUSED] = "refused",       [TORTURE_READ_NOTHING] = "withoutAnswer",
@@ -28,9 +23,9 @@ static json_t *faults_json(const struct torture_options *options,
             json_pack("{s:s,s:I,s:I,s:I,s:{s:f,s:f,s:f}}", "fault", options->faults.list[i].name,
                       "count", (json_int_t)fault->count, "failed", (json_int_t)fault->failed,
                       "unrecovered", (json_int_t)fault->unrecovered, "recovery", "p50Ms",
-                      milliseconds(tally_latency_percentile_us(recovery, 50)), "p95Ms",
-                      milliseconds(tally_latency_percentile_us(recovery, 95)), "maxMs",
-                      milliseconds(recovery->max_us)));
+                      tally_load_milliseconds(tally_latency_percentile_us(recovery, 50)), "p95Ms",
+                      tally_load_milliseconds(tally_latency_percentile_us(recovery, 95)), "maxMs",
+                      tally_load_milliseconds(recovery->max_us)));
     }
     return list;
 }
@@ -56,15 +51,6 @@ static json_t *violations_json(const struct torture_ledger *ledger)
     return list;
 }
 
-static json_t *causes_json(const struct tally_load_errors *errors)
-{
-    json_t *object = json_object();
-    for (size_t i = 0; i < errors->count; i++)
-        (void)json_object_set_new(object, errors->list[i].name,
-                                  json_integer((json_int_t)errors->list[i].count));
-    return object;
-}
-
 static json_t *writes_json(const struct torture_report *report)
 {
     const struct tally_load_report *load = &report->load;
@@ -74,9 +60,9 @@ static json_t *writes_json(const struct torture_report *report)
                      (json_int_t)load->made[TALLY_LOAD_COMMENT], "postsDeleted",
                      (json_int_t)load->made[TALLY_LOAD_DELETE_POST], "commentsDeleted",
                      (json_int_t)load->made[TALLY_LOAD_DELETE_COMMENT], "ambiguous",
-                     (json_int_t)load->repeated.count + report->ledger.unknown, "attemptsRepeated",
+                     (json_int_t)tally_load_repeated(load), "attemptsRepeated",
                      (json_int_t)load->retries, "unknown", (json_int_t)report->ledger.unknown,
-                     "causes", causes_json(&load->retry_causes));
+                     "causes", tally_load_errors_json(&load->retry_causes));
 }
 
 json_t *torture_report_json(const struct torture_options *options,
@@ -151,7 +137,7 @@ void torture_report_print(const struct torture_options *options,
                  " were ambiguous and repeated until known (%" PRId64 " attempts), %" PRId64
                  " never became known\n",
                  tally_ctl_format_number(ledger->acknowledged, acknowledged),
-                 load->repeated.count + load->gone_after_retry, load->retries, ledger->unknown);
+                 tally_load_repeated(load), load->retries, ledger->unknown);
     (void)printf("reads: %" PRId64 " shown, %" PRId64 " refused by 503, %" PRId64
                  " without an answer, %" PRId64 " of users not yet known\n",
                  report->reads[TORTURE_READ_SHOWN], report->reads[TORTURE_READ_REFUSED],

@@ -181,6 +181,9 @@ static void print_result(const struct verify_command *command,
     else
         (void)printf("%" PRId64 " difference%s: %" PRId64 " users differ\n", result->differences,
                      result->differences == 1 ? "" : "s", result->differing);
+    if (result->differences > command->ahead)
+        (void)puts("`tallyctl repair --all-differing` restores them; where there are many, "
+                   "`tallyctl rebuild`");
     if (command->ahead > 0)
         (void)printf("%" PRId64 " of them where Redis is ahead of PostgreSQL: if that was restored "
                      "to an earlier moment, run `tallyctl rebuild --after-restore`\n",

@@ -110,6 +110,6 @@ enum tally_status verify_totals(struct verify_run *run, const struct tally_recou
             tell_total(run, "total comments", run->result->comments, totals.comments);
             return TALLY_OK;
         }
-        verify_pause_ms(TOTALS_PAUSE_MS);
+        tally_clock_sleep_ms(TOTALS_PAUSE_MS);
     }
 }

@@ -113,6 +113,15 @@ enum tally_verify_verdict tally_verify_next_look(const struct tally_recount_user
     return verdict(differences);
 }
 
+bool tally_verify_extend(const struct tally_verify_found *found, int64_t *wanted)
+{
+    if (found->version < *wanted)
+        return false;
+    /* Not beyond what there is: at `found` the user was judged and PostgreSQL was ahead. */
+    *wanted = found->version + 1;
+    return true;
+}
+
 void tally_verify_overdue(int64_t user_id, int64_t wanted, const struct tally_verify_found *found,
                           struct tally_verify_differences *differences)
 {

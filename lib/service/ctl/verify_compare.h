@@ -41,6 +41,11 @@ enum tally_verify_verdict tally_verify_next_look(const struct tally_recount_user
                                                  const struct tally_verify_found *found,
                                                  int64_t wanted,
                                                  struct tally_verify_differences *differences);
+/* Whether a user whose grace has passed may wait once more: one who is written to all the time has
+ * perhaps left behind the version that was waited for without ever standing still, which is
+ * progress and no difference. `*wanted` then asks for more: without further progress the next grace
+ * is the last. */
+bool tally_verify_extend(const struct tally_verify_found *found, int64_t *wanted);
 /* The difference of a user whose grace has passed: "missing" or "version". */
 void tally_verify_overdue(int64_t user_id, int64_t wanted, const struct tally_verify_found *found,
                           struct tally_verify_differences *differences);

@@ -32,7 +32,6 @@ struct verify_run {
     struct tally_verify_differences differences; /* of the user at hand */
 };
 
-void verify_pause_ms(int64_t milliseconds);
 void verify_progress(const struct verify_run *run);
 /* Tells how far the walk is, after `looked` users or keys; `cursor` is that of the keys, NULL while
  * the users are walked. */

@@ -77,8 +77,11 @@ static bool judge(struct verify_run *run, struct verify_pending *pending,
         settle_different(run);
         return true;
     case TALLY_VERIFY_IN_FLIGHT:
-        if (user->deleted)
+        /* The last version there will be: it is waited for as long as any other. */
+        if (user->deleted && pending->wanted < user->version) {
             pending->wanted = user->version;
+            pending->due_us = tally_clock_monotonic_us() + run->options->grace_ms * 1000;
+        }
         return false;
     }
     return false;
@@ -122,23 +125,21 @@ static size_t sweep_slice(struct verify_run *run, size_t first, size_t count, co
     int64_t now_us = tally_clock_monotonic_us();
     size_t kept = first;
     for (size_t i = 0; i < count; i++) {
-        const struct verify_pending pending = run->pending[first + i];
+        struct verify_pending pending = run->pending[first + i];
         bool overdue = !settled[i] && now_us >= pending.due_us;
         if (overdue) {
             struct tally_verify_found found;
             tally_verify_model_user(&run->model, i, &found);
-            /* A user who is written to all the time may have left behind the version that was
-             * waited for without ever standing still: that is progress, and no difference. */
-            overdue = found.version < pending.wanted;
+            overdue = !tally_verify_extend(&found, &pending.wanted);
             if (overdue) {
                 tally_verify_overdue(pending.id, pending.wanted, &found, &run->differences);
                 settle_different(run);
             } else {
-                run->pending[first + i].due_us = now_us + run->options->grace_ms * 1000;
+                pending.due_us = now_us + run->options->grace_ms * 1000;
             }
         }
         if (!settled[i] && !overdue)
-            run->pending[kept++] = run->pending[first + i];
+            run->pending[kept++] = pending;
     }
     size_t removed = first + count - kept;
     memmove(&run->pending[kept], &run->pending[first + count],

@@ -51,10 +51,8 @@ enum tally_status tally_verify_model_open(struct tally_verify_model *model,
 {
     *model = (struct tally_verify_model){.generation = options->generation};
     tally_buffer_init(&model->commands, COMMANDS_BYTES);
-    struct tally_redis_url url;
-    enum tally_status status = tally_redis_url_parse(options->redis_url, &url, error);
-    if (status == TALLY_OK)
-        status = tally_redis_open(&url, options->redis_timeout_ms, &model->redis, error);
+    enum tally_status status =
+        tally_redis_open_text(options->redis_url, options->redis_timeout_ms, &model->redis, error);
     if (status == TALLY_OK)
         status = find_model(model, error);
     if (status != TALLY_OK)

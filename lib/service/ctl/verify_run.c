@@ -5,7 +5,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum {
     CHUNK = TALLY_RECOUNT_MOST,
@@ -13,13 +12,6 @@ enum {
     LOOK_MOST_MS = 1000,
     QUIET_GRACE_MS = 500,
 };
-
-void verify_pause_ms(int64_t milliseconds)
-{
-    struct timespec pause = {.tv_sec = milliseconds / 1000,
-                             .tv_nsec = milliseconds % 1000 * 1000000};
-    (void)nanosleep(&pause, NULL);
-}
 
 void verify_progress(const struct verify_run *run)
 {
@@ -54,7 +46,7 @@ static enum tally_status drain_pending(struct verify_run *run, size_t down_to)
     enum tally_status status = TALLY_OK;
     while (status == TALLY_OK && run->pending_count > down_to) {
         /* It grows while nothing is settled. */
-        verify_pause_ms(tally_backoff_next_ms(&run->backoff, &run->random));
+        tally_clock_sleep_ms(tally_backoff_next_ms(&run->backoff, &run->random));
         status = verify_look_again(run);
     }
     return status;
@@ -151,7 +143,7 @@ static enum tally_status read_state_before(struct verify_run *run,
     const int64_t due_us = tally_clock_monotonic_us() + (int64_t)QUIET_GRACE_MS * 1000;
     enum tally_status status = tally_recount_state(run->connection, before, run->error);
     while (status == TALLY_OK && !before->quiet && tally_clock_monotonic_us() < due_us) {
-        verify_pause_ms(LOOK_FIRST_MS);
+        tally_clock_sleep_ms(LOOK_FIRST_MS);
         status = tally_recount_state(run->connection, before, run->error);
     }
     return status;
