@@ -52,7 +52,9 @@
     X(PROTOCOL, "protocol", 500, false, "A server answered what it should not")                    \
     X(FENCED, "fenced", 500, true, "Another writer has moved the position")                        \
     X(CONFIG, "configuration", 500, false, "The configuration is not valid")                       \
-    X(UNAUTHENTICATED, "unauthenticated", 401, false, "A valid bearer token is needed")
+    X(UNAUTHENTICATED, "unauthenticated", 401, false, "A valid bearer token is needed")            \
+    X(USER_UNREADABLE, "user-unreadable", 503, true,                                               \
+      "This user's events could not be read; the user waits for repair")
 
 enum tally_status {
 #define X(name, slug, http, retryable, title) TALLY_##name,

@@ -64,8 +64,8 @@ struct tally_lookup_user {
 /* `user` is borrowed for the call, and NULL but for these two:
  *   OK              the user
  *   USER_NOT_FOUND  deleted (user->version says by which version) or never seen (version 0)
- * Else READ_MODEL_INCOMPLETE, READ_MODEL_BEHIND (tally_lookup_wait() alone), UNAVAILABLE, PROTOCOL,
- * NO_MEMORY or STOPPING. */
+ * Else USER_UNREADABLE (known only by an event that could not be read), READ_MODEL_INCOMPLETE,
+ * READ_MODEL_BEHIND (tally_lookup_wait() alone), UNAVAILABLE, PROTOCOL, NO_MEMORY or STOPPING. */
 typedef void tally_lookup_answered(enum tally_status status, const struct tally_lookup_user *user,
                                    void *context);
 

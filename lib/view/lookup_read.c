@@ -31,8 +31,7 @@ struct read {
     int64_t user_id;
     int64_t generation;
     int32_t partition;
-    int64_t seen_live_us; /* monotonic, before `generation` was last seen to be live */
-    int64_t turn;         /* of the connection, when the command was queued */
+    int64_t turn; /* of the connection, when the command was queued */
     int64_t deadline_us;
     bool again;  /* it has been repeated with a new generation once */
     bool shared; /* stands in lookup->unsent */
@@ -99,7 +98,7 @@ static enum tally_status parse_user(const struct redisReply *reply, struct tally
     struct redisReply *const *field = reply->element;
     /* Known only by an event that could not be read: there is such a user, and nothing to show. */
     if (field[VERSION]->type == REDIS_REPLY_NIL)
-        return field[FLAGGED]->type != REDIS_REPLY_NIL ? TALLY_READ_MODEL_INCOMPLETE
+        return field[FLAGGED]->type != REDIS_REPLY_NIL ? TALLY_USER_UNREADABLE
                                                        : TALLY_USER_NOT_FOUND;
     if (!tally_lookup_reply_integer(field[VERSION], &user->version) || user->version <= 0)
         return TALLY_PROTOCOL;
@@ -237,22 +236,26 @@ static void confirm(struct read *read)
         read->confirmed = status;
 }
 
-/* After another look at which generation is live, which all share that wait for one. */
-static void read_anew(struct read *read)
-{
-    enum tally_status status = read->lookup->rounds > 0
-                                   ? TALLY_OK
-                                   : tally_lookup_positions_read(read->lookup, NULL, NULL, NULL);
-    read->seen = read->generation;
-    if (status == TALLY_OK)
-        LL_PREPEND(read->lookup->deferred, read);
-    else
-        fail(read, status);
-}
-
+/* Whether what has just been read may be given: replies come in order, so that the generation was
+ * seen live before it was read. */
 static bool is_trusted(const struct read *read)
 {
-    return tally_clock_monotonic_us() - read->seen_live_us <= TALLY_VIEW_TRUST_MS * INT64_C(1000);
+    const struct tally_lookup *lookup = read->lookup;
+    const int64_t age_us = tally_clock_monotonic_us() - lookup->seen_us;
+    return read->generation == lookup->live.number && age_us <= TALLY_VIEW_TRUST_MS * INT64_C(1000);
+}
+
+/* Behind another look at which generation is live, which all share that are read anew. */
+static void read_anew(struct read *read)
+{
+    struct tally_lookup *lookup = read->lookup;
+    enum tally_status status = TALLY_OK;
+    if (lookup->rounds == 0)
+        status = tally_lookup_positions_read(lookup, NULL, NULL, NULL);
+    if (status == TALLY_OK)
+        repeat(read);
+    else
+        fail(read, status);
 }
 
 static void on_user(enum tally_status status, const struct redisReply *reply, void *argument)
@@ -276,7 +279,6 @@ static enum tally_status send_read(struct read *read, struct tally_error *error)
 {
     struct tally_lookup *lookup = read->lookup;
     read->generation = lookup->live.number;
-    read->seen_live_us = lookup->seen_us;
     read->partition = tally_partition_of(read->user_id, lookup->live.partitions);
     if (!lookup->live.list[read->partition].complete)
         return tally_fail(error, TALLY_READ_MODEL_INCOMPLETE, "partition %d is being built",

@@ -101,7 +101,16 @@ Test(query, a_user_known_only_by_an_event_that_could_not_be_read_is_503_and_neve
     fixture_set_user(&fixture, GENERATION, 78, "flagged 1");
     struct answer answer = fixture_get(&fixture, "/v1/users/78");
     cr_assert_eq(answer.status, 503);
-    cr_assert(has(&answer, "urn:tally:problem:read-model-incomplete"));
+    cr_assert(has(&answer, "urn:tally:problem:user-unreadable"));
+}
+
+Test(query, a_user_known_only_by_an_event_that_could_not_be_read_keeps_nobody_else_from_being_read)
+{
+    fixture_set_user(&fixture, GENERATION, 78, "flagged 1");
+    struct answer answer = fixture_get(&fixture, "/v1/users?ids=78,42,999");
+    cr_assert_eq(answer.status, 200);
+    cr_assert(has(&answer, "\"id\":\"42\""), "%s", answer.body);
+    cr_assert(has(&answer, "\"missing\":[\"999\"],\"unreadable\":[\"78\"]}"), "%s", answer.body);
 }
 
 Test(query, a_user_who_was_never_seen_or_is_deleted_is_404)

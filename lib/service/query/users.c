@@ -122,14 +122,31 @@ struct users_request {
         int64_t id;
         const char *document; /* in the arena; NULL: there is no such user */
         size_t length;
+        bool unreadable; /* there is one, and nothing to show of it */
     } items[];
 };
 
+/* A list of the users without a document. */
+static void append_ids(struct tally_buffer *out, const struct users_request *request,
+                       bool unreadable)
+{
+    const char *comma = "";
+    for (size_t i = 0; i < request->count; i++) {
+        const struct users_item *item = &request->items[i];
+        if (item->document != NULL || item->unreadable != unreadable)
+            continue;
+        tally_buffer_format(out, "%s\"%lld\"", comma, (long long)item->id);
+        comma = ",";
+    }
+}
+
 static void append_documents(struct tally_buffer *out, const struct users_request *request)
 {
+    bool unreadable = false;
     const char *comma = "";
     tally_buffer_append_text(out, "{\"users\":[");
     for (size_t i = 0; i < request->count; i++) {
+        unreadable = unreadable || request->items[i].unreadable;
         if (request->items[i].document == NULL)
             continue;
         tally_buffer_append_text(out, comma);
@@ -137,12 +154,10 @@ static void append_documents(struct tally_buffer *out, const struct users_reques
         comma = ",";
     }
     tally_buffer_append_text(out, "],\"missing\":[");
-    comma = "";
-    for (size_t i = 0; i < request->count; i++) {
-        if (request->items[i].document != NULL)
-            continue;
-        tally_buffer_format(out, "%s\"%lld\"", comma, (long long)request->items[i].id);
-        comma = ",";
+    append_ids(out, request, false);
+    if (unreadable) {
+        tally_buffer_append_text(out, "],\"unreadable\":[");
+        append_ids(out, request, true);
     }
     tally_buffer_append_text(out, "]}");
 }
@@ -186,6 +201,9 @@ static void on_item(enum tally_status status, const struct tally_lookup_user *us
     if (status == TALLY_OK && user != NULL)
         status = keep_document(item, user);
     else if (status == TALLY_USER_NOT_FOUND)
+        status = TALLY_OK;
+    item->unreadable = status == TALLY_USER_UNREADABLE;
+    if (item->unreadable)
         status = TALLY_OK;
     if (status != TALLY_OK && request->status == TALLY_OK)
         request->status = status;
