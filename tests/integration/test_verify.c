@@ -212,7 +212,7 @@ Test(verify, events_on_their_way_are_no_difference)
 static void *write_always(void *context)
 {
     bool *stop = context;
-    PGconn *connection = PQconnectdb(database.dsn);
+    PGconn *connection = test_database_connect(&database);
     char sql[400], fields[64];
     for (int version = 5; !__atomic_load_n(stop, __ATOMIC_RELAXED); version++) {
         (void)snprintf(sql, sizeof sql,
