@@ -197,7 +197,7 @@ Test(lookup, a_miss_in_a_partition_that_went_back_between_two_refreshes_is_incom
 
 Test(lookup, a_silent_redis_fails_reads_once_each_and_then_refuses_them)
 {
-    kill(fixture.redis_process, SIGSTOP);
+    kill(fixture.server.process, SIGSTOP);
     for (int64_t id = 1; id <= 50; id++)
         start(id);
     await_answers();
@@ -205,7 +205,7 @@ Test(lookup, a_silent_redis_fails_reads_once_each_and_then_refuses_them)
     struct tally_error error = {0};
     cr_assert_eq(tally_lookup_read(lookup, 42, on_answer, NULL, &error), TALLY_UNAVAILABLE);
     cr_assert_str_neq(error.text, "");
-    kill(fixture.redis_process, SIGCONT);
+    kill(fixture.server.process, SIGCONT);
     turn_until(complete);
     start(42);
     await_answers();

@@ -410,7 +410,7 @@ Test(query_alone, a_silent_redis_is_503_and_comes_back)
     fixture_set_user(&fixture, GENERATION, 42, ALICE);
     fixture_serve(&fixture, 200);
     fixture_await_complete(&fixture, true);
-    kill(fixture.redis_process, SIGSTOP);
+    kill(fixture.server.process, SIGSTOP);
     struct answer answer = fixture_get(&fixture, "/v1/users/42");
     cr_assert_eq(answer.status, 503, "%d", answer.status);
     cr_assert(has(&answer, "urn:tally:problem:unavailable"), "%s", answer.body);
@@ -426,7 +426,7 @@ Test(query_alone, a_silent_redis_is_503_and_comes_back)
     cr_assert_eq(
         fixture_metric(&fixture, "tally_breaker_opened_total{dependency=\"redis\",thread=\"0\"}"),
         1);
-    kill(fixture.redis_process, SIGCONT);
+    kill(fixture.server.process, SIGCONT);
     cr_assert_eq(fixture_await_status(&fixture, "/v1/users/42", 200).status, 200);
 }
 
@@ -445,7 +445,7 @@ Test(query_alone, a_wrong_database_or_password_never_answers_reads)
     fixture_make_generation(&fixture, GENERATION);
     fixture_set_user(&fixture, GENERATION, 42, ALICE);
     (void)snprintf(fixture.redis_url, sizeof fixture.redis_url, "redis://:secret@127.0.0.1:%d/0",
-                   fixture.redis_port);
+                   fixture.server.port);
     fixture_serve(&fixture, 0);
     fixture_await_complete(&fixture, true);
     cr_assert_eq(fixture_get(&fixture, "/v1/users/42").status, 200);
