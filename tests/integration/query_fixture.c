@@ -196,8 +196,10 @@ void fixture_send(struct fixture *fixture, struct request *request, const char *
     cr_assert_eq(tally_http_client_new(fixture->base, fixture->settings.query_listen, 0,
                                        &request->client, &error),
                  TALLY_OK, "%s", error.text);
-    const struct tally_http_client_request sent = {
-        .method = method, .target = target, .headers = headers, .timeout_ms = 15000};
+    const struct tally_http_client_request sent = {.method = method,
+                                                   .target = target,
+                                                   .headers = headers,
+                                                   .timeout_ms = FIXTURE_PATIENCE_US / 1000};
     cr_assert_eq(tally_http_client_send(request->client, &sent, on_answered, request, &error),
                  TALLY_OK, "%s", error.text);
 }

@@ -56,7 +56,7 @@ static void destroy_world(void)
     test_database_drop(&database);
 }
 
-TestSuite(relay, .init = create_world, .fini = destroy_world, .timeout = 400);
+TestSuite(relay, .init = create_world, .fini = destroy_world, .timeout = 600);
 
 static struct tally_relay *start_relay(void)
 {
