@@ -80,8 +80,11 @@ void redis_server_start(struct redis_server *server, const char *policy)
 
 void redis_server_stop(struct redis_server *server)
 {
+    if (server->process <= 0)
+        return;
     kill(server->process, SIGKILL);
     waitpid(server->process, NULL, 0);
+    server->process = 0;
 }
 
 void redis_server_restart(struct redis_server *server)
