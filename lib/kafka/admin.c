@@ -137,7 +137,8 @@ enum tally_status tally_kafka_admin_topic(struct tally_kafka_admin *admin, const
     if (handle == NULL)
         return tally_fail(error, TALLY_CONFIG, "topic %s: %s", topic,
                           rd_kafka_err2str(rd_kafka_last_error()));
-    /* Shortly after a topic was made brokers still answer that there is none, now and then. */
+    /* Shortly after a topic was made brokers still answer that there is none, now and then; one
+     * that is missing must be told of soon all the same. */
     enum tally_status status = TALLY_OK;
     *partitions = 0;
     for (int i = 0; i < TOPIC_LOOKS && status == TALLY_OK && *partitions == 0; i++) {
@@ -189,10 +190,30 @@ static rd_kafka_NewTopic_t *new_topic(const struct tally_kafka_new_topic *topic,
     return made;
 }
 
+/* Waits until the brokers tell of a topic that they have just made. */
+static enum tally_status await_topic(struct tally_kafka_admin *admin, const char *name,
+                                     int64_t due_us, struct tally_error *error)
+{
+    int64_t left_ms = 1;
+    int brokers = 0;
+    int32_t partitions = 0;
+    enum tally_status status = TALLY_OK;
+    while (status == TALLY_OK && partitions == 0 && left_ms > 0) {
+        left_ms = (due_us - tally_clock_monotonic_us()) / 1000;
+        status = tally_kafka_admin_topic(admin, name, left_ms > 1 ? (int)left_ms : 1, &brokers,
+                                         &partitions, error);
+    }
+    return status == TALLY_OK && partitions == 0
+               ? tally_fail(error, TALLY_UNAVAILABLE,
+                            "topic %s is made, and no broker knows it yet", name)
+               : status;
+}
+
 enum tally_status tally_kafka_admin_create(struct tally_kafka_admin *admin,
                                            const struct tally_kafka_new_topic *topic,
                                            int timeout_ms, bool *existed, struct tally_error *error)
 {
+    const int64_t due_us = tally_clock_monotonic_us() + timeout_ms * INT64_C(1000);
     rd_kafka_NewTopic_t *made = new_topic(topic, error);
     if (made == NULL)
         return TALLY_CONFIG;
@@ -217,7 +238,8 @@ enum tally_status tally_kafka_admin_create(struct tally_kafka_admin *admin,
                             text != NULL ? text : rd_kafka_err2str(code));
     }
     rd_kafka_event_destroy(event);
-    return status;
+    return status == TALLY_OK && !*existed ? await_topic(admin, topic->name, due_us, error)
+                                           : status;
 }
 
 enum tally_status tally_kafka_admin_configs(struct tally_kafka_admin *admin, const char *topic,

@@ -41,8 +41,9 @@ struct tally_kafka_new_topic {
     size_t config_count;
 };
 
-/* `*existed` is true where the topic is there already; it is then left as it is. CONFIG: the broker
- * refuses the request, and says why; UNAVAILABLE: no broker answers. */
+/* Returns once the brokers tell of the new topic. `*existed` is true where it is there already; it
+ * is then left as it is. CONFIG: the broker refuses the request, and says why; UNAVAILABLE: no
+ * broker answers, or knows the topic in time. */
 enum tally_status tally_kafka_admin_create(struct tally_kafka_admin *admin,
                                            const struct tally_kafka_new_topic *topic,
                                            int timeout_ms, bool *existed,

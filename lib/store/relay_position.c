@@ -13,6 +13,7 @@ enum { NUMBER_BYTES = 24 };
 struct tally_relay_reader {
     PGconn *connection;
     char batch_events[NUMBER_BYTES];
+    int silence_ms; /* while it leads */
     char database[NUMBER_BYTES];
     int64_t epoch;
     struct tally_relay_position read; /* how far batches have been handed out */
@@ -160,13 +161,14 @@ enum tally_status tally_relay_batch_event(const struct tally_relay_batch *batch,
     return TALLY_OK;
 }
 
-enum tally_status tally_relay_reader_open(const char *dsn, int64_t batch_events,
+enum tally_status tally_relay_reader_open(const char *dsn, int64_t batch_events, int silence_ms,
                                           struct tally_relay_reader **reader,
                                           struct tally_error *error)
 {
     struct tally_relay_reader *made = calloc(1, sizeof *made);
     if (made == NULL)
         return tally_fail(error, TALLY_NO_MEMORY, "relay");
+    made->silence_ms = silence_ms;
     (void)snprintf(made->batch_events, sizeof made->batch_events, "%" PRId64, batch_events);
     enum tally_status status = tally_pg_connect(dsn, "tally-relay", &made->connection, error);
     if (status == TALLY_OK)
@@ -282,8 +284,8 @@ enum tally_status tally_relay_reader_lead(struct tally_relay_reader *reader, boo
         return TALLY_OK;
     char silence[128];
     (void)snprintf(silence, sizeof silence,
-                   "set idle_session_timeout = %d; set statement_timeout = %d",
-                   TALLY_RELAY_SILENCE_MS, TALLY_RELAY_STATEMENT_MS);
+                   "set idle_session_timeout = %d; set statement_timeout = %d", reader->silence_ms,
+                   TALLY_RELAY_STATEMENT_MS);
     status = command(reader, silence, 0, NULL, error);
     return status == TALLY_OK ? load_position(reader, started_over, error) : status;
 }

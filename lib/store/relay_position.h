@@ -12,9 +12,9 @@
  * visible no later than n + 1, and gives it the lower sequence number.
  *
  * One reader leads per database, by a session advisory lock. The server ends the session of a
- * leader that says nothing for TALLY_RELAY_SILENCE_MS, so that a stopped process does not block the
- * others; saving checks the epoch it took at its election. A reader belongs to one thread and
- * blocks.
+ * leader that says nothing for as long as it has agreed to, so that a stopped process does not
+ * block the others; saving checks the epoch it took at its election. A reader belongs to one thread
+ * and blocks.
  */
 #ifndef TALLY_STORE_RELAY_POSITION_H
 #define TALLY_STORE_RELAY_POSITION_H
@@ -25,8 +25,8 @@
 #include <libpq-fe.h>
 
 #define TALLY_RELAY_LOCK_KEY INT64_C(0x74616c6c79) /* "tally" */
-#define TALLY_RELAY_SILENCE_MS 3000
-#define TALLY_RELAY_STATEMENT_MS 60000 /* no statement takes longer */
+#define TALLY_RELAY_SILENCE_MS 3000                /* what a relay agrees to */
+#define TALLY_RELAY_STATEMENT_MS 60000             /* no statement takes longer */
 
 struct tally_relay_position {
     char *base;   /* pg_snapshot: all visible in it is published; owned, or NULL for none */
@@ -53,8 +53,9 @@ enum tally_status tally_relay_batch_event(const struct tally_relay_batch *batch,
 
 struct tally_relay_reader;
 
-/* Connects. Errors as tally_pg_connect(). `batch_events` bounds a batch. */
-enum tally_status tally_relay_reader_open(const char *dsn, int64_t batch_events,
+/* Connects. Errors as tally_pg_connect(). `batch_events` bounds a batch; after `silence_ms` without
+ * a word the server ends the session, once it leads. */
+enum tally_status tally_relay_reader_open(const char *dsn, int64_t batch_events, int silence_ms,
                                           struct tally_relay_reader **reader,
                                           struct tally_error *error) TALLY_MUST_CHECK;
 void tally_relay_reader_close(struct tally_relay_reader **reader);

@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static const int64_t WAIT_US = 60LL * 1000 * 1000;
+static const int64_t WAIT_US = 120LL * 1000 * 1000;
 
 void model_open(struct model_fixture *model)
 {

@@ -5,6 +5,7 @@
 #include "core/id.h"
 #include "domain/partitioner.h"
 #include "kafka/admin.h"
+#include "topic.h"
 #include "view/position.h"
 
 #include <criterion/criterion.h>
@@ -14,14 +15,8 @@
 #include <string.h>
 #include <unistd.h>
 
-static const int64_t WAIT_US = 60LL * 1000 * 1000;
-enum { KAFKA_MS = 20000 };
-
-static const char *brokers(void)
-{
-    const char *text = getenv("TALLY_KAFKA_BROKERS");
-    return text != NULL ? text : "127.0.0.1:9092";
-}
+static const int64_t WAIT_US = 120LL * 1000 * 1000;
+enum { KAFKA_MS = 60000 };
 
 static void on_delivered(void *context, uintptr_t tag, enum tally_status status, const char *reason)
 {
@@ -31,24 +26,12 @@ static void on_delivered(void *context, uintptr_t tag, enum tally_status status,
     fixture->undelivered--;
 }
 
-static void create_topic(const char *name, int32_t partitions)
-{
-    struct tally_kafka_admin *admin = NULL;
-    struct tally_error error = {0};
-    bool existed = false;
-    const struct tally_kafka_new_topic topic = {name, partitions, 1, NULL, 0};
-    cr_assert_eq(tally_kafka_admin_new(brokers(), &admin, &error), TALLY_OK, "%s", error.text);
-    cr_assert_eq(tally_kafka_admin_create(admin, &topic, KAFKA_MS, &existed, &error), TALLY_OK,
-                 "%s", error.text);
-    tally_kafka_admin_free(&admin);
-}
-
 /* The producer of fixture->topic. */
 static void open_producer(struct fixture *fixture)
 {
     struct tally_error error = {0};
     const struct tally_producer_options options = {
-        .brokers = brokers(),
+        .brokers = test_brokers(),
         .topic = fixture->topic,
         .compression = "lz4",
         .queue_messages = 100000,
@@ -75,16 +58,17 @@ void fixture_open(struct fixture *fixture)
     (void)snprintf(fixture->group, sizeof fixture->group, "%s", fixture->topic);
     redis_server_start(&fixture->server, "noeviction");
     fixture->redis = redis_server_open(&fixture->server);
-    create_topic(fixture->topic, FIXTURE_PARTITIONS);
-    create_topic(fixture->dead_topic, 1);
+    test_topic_create(fixture->topic, FIXTURE_PARTITIONS);
+    test_topic_create(fixture->dead_topic, 1);
     open_producer(fixture);
 }
 
 void fixture_recreate_topic(struct fixture *fixture)
 {
     tally_producer_free(&fixture->producer);
+    (void)snprintf(fixture->left_topic, sizeof fixture->left_topic, "%s", fixture->topic);
     (void)strncat(fixture->topic, ".b", sizeof fixture->topic - strlen(fixture->topic) - 1);
-    create_topic(fixture->topic, FIXTURE_PARTITIONS);
+    test_topic_create(fixture->topic, FIXTURE_PARTITIONS);
     open_producer(fixture);
 }
 
@@ -93,6 +77,10 @@ void fixture_close(struct fixture *fixture)
     tally_producer_free(&fixture->producer);
     tally_redis_close(&fixture->redis);
     redis_server_stop(&fixture->server);
+    test_topic_delete(fixture->topic);
+    test_topic_delete(fixture->dead_topic);
+    if (fixture->left_topic[0] != '\0')
+        test_topic_delete(fixture->left_topic);
 }
 
 static void on_ended(void *context)
@@ -111,7 +99,7 @@ void projector_start(struct fixture *fixture, struct projector *projector)
     settings->projector_stall_ms = 15000;
     settings->redis_timeout_ms = 2000;
     (void)snprintf(settings->redis_url, sizeof settings->redis_url, "%s", fixture->server.url);
-    (void)snprintf(settings->kafka_brokers, sizeof settings->kafka_brokers, "%s", brokers());
+    (void)snprintf(settings->kafka_brokers, sizeof settings->kafka_brokers, "%s", test_brokers());
     (void)snprintf(settings->topic, sizeof settings->topic, "%s", fixture->topic);
     (void)snprintf(settings->dlq_topic, sizeof settings->dlq_topic, "%s", fixture->dead_topic);
     (void)snprintf(settings->consumer_group, sizeof settings->consumer_group, "%s", fixture->group);
@@ -289,7 +277,7 @@ void fixture_await_applied(struct fixture *fixture)
 {
     const int64_t give_up_us = tally_clock_monotonic_us() + WAIT_US;
     struct tally_kafka_admin *admin = NULL;
-    cr_assert_eq(tally_kafka_admin_new(brokers(), &admin, NULL), TALLY_OK);
+    cr_assert_eq(tally_kafka_admin_new(test_brokers(), &admin, NULL), TALLY_OK);
     while (!all_applied(fixture, admin)) {
         cr_assert(tally_clock_monotonic_us() < give_up_us, "events are not applied");
         usleep(10000);

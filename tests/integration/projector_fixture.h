@@ -29,6 +29,7 @@ struct fixture {
     struct redis_server server;
     struct tally_redis *redis; /* the test's own connection */
     char topic[64], dead_topic[64], group[64];
+    char left_topic[64]; /* before fixture_recreate_topic() */
     struct tally_producer *producer;
     int64_t undelivered;
 };

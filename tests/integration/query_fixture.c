@@ -2,28 +2,15 @@
 
 #include "core/clock.h"
 #include "domain/partitioner.h"
+#include "port.h"
 #include "view/keys.h"
 
-#include <arpa/inet.h>
 #include <criterion/criterion.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
 #include <unistd.h>
-
-static int free_port(void)
-{
-    int probe = socket(AF_INET, SOCK_STREAM, 0);
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t length = sizeof address;
-    cr_assert_eq(bind(probe, (struct sockaddr *)&address, length), 0);
-    cr_assert_eq(getsockname(probe, (struct sockaddr *)&address, &length), 0);
-    close(probe);
-    return ntohs(address.sin_port);
-}
 
 static void pause_briefly(void)
 {
@@ -33,44 +20,22 @@ static void pause_briefly(void)
 void fixture_open(struct fixture *fixture)
 {
     memset(fixture, 0, sizeof *fixture);
-    fixture->redis_port = free_port();
-    (void)snprintf(fixture->redis_url, sizeof fixture->redis_url, "redis://127.0.0.1:%d/0",
-                   fixture->redis_port);
-    char port[8];
-    (void)snprintf(port, sizeof port, "%d", fixture->redis_port);
-    pid_t parent = getpid();
-    fixture->redis_process = fork();
-    cr_assert(fixture->redis_process >= 0);
-    if (fixture->redis_process == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        if (getppid() != parent || freopen("/dev/null", "w", stdout) == NULL)
-            _exit(1);
-        execlp("redis-server", "redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "",
-               "--appendonly", "no", (char *)NULL);
-        _exit(127);
-    }
-    int64_t give_up_us = tally_clock_monotonic_us() + FIXTURE_PATIENCE_US;
-    while (true) {
-        fixture->redis = redisConnect("127.0.0.1", fixture->redis_port);
-        if (fixture->redis != NULL && fixture->redis->err == 0)
-            break;
-        redisFree(fixture->redis);
-        cr_assert(tally_clock_monotonic_us() < give_up_us, "redis-server does not start");
-        pause_briefly();
-    }
+    redis_server_start(&fixture->server, "noeviction");
+    (void)snprintf(fixture->redis_url, sizeof fixture->redis_url, "%s", fixture->server.url);
+    fixture->redis = redisConnect("127.0.0.1", fixture->server.port);
+    cr_assert(fixture->redis != NULL && fixture->redis->err == 0);
     fixture->base = tally_loop_new();
     cr_assert_not_null(fixture->base);
 }
 
 void fixture_close(struct fixture *fixture)
 {
-    kill(fixture->redis_process, SIGCONT);
+    kill(fixture->server.process, SIGCONT);
     tally_query_free(&fixture->query);
     tally_metrics_free(&fixture->metrics);
     event_base_free(fixture->base);
     redisFree(fixture->redis);
-    kill(fixture->redis_process, SIGKILL);
-    waitpid(fixture->redis_process, NULL, 0);
+    redis_server_stop(&fixture->server);
 }
 
 long long fixture_redis(struct fixture *fixture, const char *format, ...)
@@ -151,8 +116,6 @@ static void on_drained(void *context)
 void fixture_serve(struct fixture *fixture, int64_t redis_timeout_ms)
 {
     struct tally_settings *settings = &fixture->settings;
-    (void)snprintf(settings->query_listen, sizeof settings->query_listen, "127.0.0.1:%d",
-                   free_port());
     (void)snprintf(settings->redis_url, sizeof settings->redis_url, "%s", fixture->redis_url);
     (void)snprintf(settings->auth, sizeof settings->auth, "off");
     (void)snprintf(settings->log_level, sizeof settings->log_level, "info");
@@ -166,8 +129,15 @@ void fixture_serve(struct fixture *fixture, int64_t redis_timeout_ms)
     const struct tally_query_options options = {settings, fixture->base, fixture->metrics,
                                                 on_drained, fixture};
     struct tally_error error = {0};
-    cr_assert_eq(tally_query_new(&options, &fixture->query, &error), TALLY_OK, "%s", error.text);
-    int64_t give_up_us = tally_clock_monotonic_us() + FIXTURE_PATIENCE_US;
+    const int64_t give_up_us = tally_clock_monotonic_us() + FIXTURE_PATIENCE_US;
+    enum tally_status status;
+    /* IO: somebody else has the port. */
+    do {
+        (void)snprintf(settings->query_listen, sizeof settings->query_listen, "127.0.0.1:%d",
+                       test_port_choose());
+        status = tally_query_new(&options, &fixture->query, &error);
+    } while (status == TALLY_IO && tally_clock_monotonic_us() < give_up_us);
+    cr_assert_eq(status, TALLY_OK, "%s", error.text);
     char reason[256];
     while (!tally_query_check_redis(fixture->query, reason)) {
         cr_assert(tally_clock_monotonic_us() < give_up_us, "%s", reason);
@@ -228,8 +198,10 @@ void fixture_send(struct fixture *fixture, struct request *request, const char *
     cr_assert_eq(tally_http_client_new(fixture->base, fixture->settings.query_listen, 0,
                                        &request->client, &error),
                  TALLY_OK, "%s", error.text);
-    const struct tally_http_client_request sent = {
-        .method = method, .target = target, .headers = headers, .timeout_ms = 15000};
+    const struct tally_http_client_request sent = {.method = method,
+                                                   .target = target,
+                                                   .headers = headers,
+                                                   .timeout_ms = FIXTURE_PATIENCE_US / 1000};
     cr_assert_eq(tally_http_client_send(request->client, &sent, on_answered, request, &error),
                  TALLY_OK, "%s", error.text);
 }

@@ -10,17 +10,16 @@
 #include "core/settings.h"
 #include "http/client.h"
 #include "loop/loop.h"
+#include "redis_server.h"
 #include "service/query/query.h"
 
 #include <hiredis/hiredis.h>
-#include <sys/types.h>
 
 enum { FIXTURE_PARTITIONS = 4, FIXTURE_GENERATION = 1700000000 };
 
 struct fixture {
-    pid_t redis_process;
-    int redis_port;
-    char redis_url[64];
+    struct redis_server server;
+    char redis_url[64];  /* for the service */
     redisContext *redis; /* the test's own connection */
 
     struct event_base *base;
@@ -79,6 +78,6 @@ struct answer fixture_get_with(struct fixture *fixture, const char *method, cons
 /* Repeats a GET until it has this status. */
 struct answer fixture_await_status(struct fixture *fixture, const char *target, int status);
 
-#define FIXTURE_PATIENCE_US 10000000
+#define FIXTURE_PATIENCE_US INT64_C(120000000)
 
 #endif

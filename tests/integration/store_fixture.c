@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { WAIT_US = 60 * 1000000 };
+enum { WAIT_US = 120 * 1000000 };
 
 static void on_committed(void *context)
 {

@@ -33,9 +33,9 @@ void writer_open(struct writer *writer, const char *dsn, size_t connections, int
 void writer_close(struct writer *writer);
 /* Submits; a refusal at once becomes the outcome. */
 void writer_submit(struct writer *writer, struct job *job);
-/* Until all submitted have their outcome; fails the test after 60 s, or where one has two. */
+/* Until all submitted have their outcome; fails the test after 120 s, or where one has two. */
 void writer_wait(struct writer *writer);
-/* Turns the loop until `done` says so; fails the test after 60 s. */
+/* Turns the loop until `done` says so; fails the test after 120 s. */
 void writer_until(struct writer *writer, bool (*done)(void *context), void *context);
 struct tally_command_outcome writer_run(struct writer *writer, struct tally_command command);
 

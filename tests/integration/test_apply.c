@@ -14,6 +14,10 @@ struct fixture {
     struct tally_apply_encoder encoder;
 };
 
+TestSuite(apply, .timeout = 300);
+TestSuite(position, .timeout = 300);
+TestSuite(redis, .timeout = 300);
+
 static struct fixture setup(void)
 {
     struct fixture fixture = {0};

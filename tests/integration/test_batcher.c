@@ -25,7 +25,7 @@ static void stop(void)
     test_database_drop(&database);
 }
 
-TestSuite(batcher, .init = start, .fini = stop, .timeout = 180);
+TestSuite(batcher, .init = start, .fini = stop, .timeout = 300);
 
 static long long number(const char *format, ...)
 {

@@ -37,7 +37,7 @@ static void close_all(void)
     test_database_drop(&database);
 }
 
-TestSuite(faults_read, .init = open_all, .fini = close_all, .timeout = 110);
+TestSuite(faults_read, .init = open_all, .fini = close_all, .timeout = 600);
 
 static enum tally_status verify(struct tally_error *error)
 {

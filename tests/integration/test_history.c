@@ -1,7 +1,6 @@
 /* History: all events of one user and no others, with what the relay has published of them. */
-#include "database.h"
+#include "leader.h"
 #include "store/history.h"
-#include "store/relay_position.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -18,7 +17,7 @@ static void destroy_world(void)
     test_database_drop(&database);
 }
 
-TestSuite(history, .init = create_world, .fini = destroy_world, .timeout = 120);
+TestSuite(history, .init = create_world, .fini = destroy_world, .timeout = 300);
 
 /* Versions `first` to `last` of a user: created, then posts and comments in turn. */
 static void write_events(int64_t user, int64_t first, int64_t last)
@@ -45,12 +44,8 @@ static struct tally_history read_history(int64_t user, int64_t version, size_t m
 /* A relay that publishes `batches` batches of two events into nowhere. */
 static void relay_batches(int batches)
 {
-    struct tally_relay_reader *reader = NULL;
+    struct tally_relay_reader *reader = test_leader_open(&database, 2);
     struct tally_error error = {0};
-    bool leading = false, started_over = false;
-    cr_assert_eq(tally_relay_reader_open(database.dsn, 2, &reader, &error), TALLY_OK);
-    cr_assert_eq(tally_relay_reader_lead(reader, &leading, &started_over, &error), TALLY_OK);
-    cr_assert(leading);
     for (int i = 0; i < batches; i++) {
         struct tally_relay_batch batch;
         cr_assert_eq(tally_relay_reader_next(reader, &batch, &error), TALLY_OK, "%s", error.text);

@@ -33,7 +33,7 @@ static void close_all(void)
     test_database_drop(&database);
 }
 
-TestSuite(migrate, .init = open_empty, .fini = close_all, .timeout = 120);
+TestSuite(migrate, .init = open_empty, .fini = close_all, .timeout = 300);
 
 static enum tally_status migrate_by(PGconn *connection, const struct tally_migration_set *set,
                                     int wait_ms, size_t *applied, struct tally_error *error)

@@ -31,8 +31,8 @@ static void close_all(void)
     fixture_close(&fixture);
 }
 
-TestSuite(query, .init = open_complete, .fini = close_all, .timeout = 60);
-TestSuite(query_alone, .init = open_empty, .fini = close_all, .timeout = 60);
+TestSuite(query, .init = open_complete, .fini = close_all, .timeout = 300);
+TestSuite(query_alone, .init = open_empty, .fini = close_all, .timeout = 300);
 
 static bool has(const struct answer *answer, const char *text)
 {
@@ -319,7 +319,7 @@ Test(query, a_wait_that_is_in_vain_is_503_and_for_a_deleted_user_404)
 {
     struct request behind;
     struct request deleted;
-    fixture_send(&fixture, &behind, "GET", "/v1/users/42?minVersion=6", "Prefer: wait=1\r\n");
+    fixture_send(&fixture, &behind, "GET", "/v1/users/42?minVersion=6", "Prefer: wait=10\r\n");
     fixture_send(&fixture, &deleted, "GET", "/v1/users/43?minVersion=2", "Prefer: wait=10\r\n");
     await_waiters(2);
     fixture_set_user(&fixture, GENERATION, 43, "v 2 tl 1 deleted 1");
@@ -328,7 +328,7 @@ Test(query, a_wait_that_is_in_vain_is_503_and_for_a_deleted_user_404)
     cr_assert_eq(answer.status, 503);
     cr_assert(has(&answer, "read-model-behind"));
     cr_assert_str_eq(answer.retry_after, "1");
-    cr_assert_str_eq(answer.applied, "wait=1");
+    cr_assert_str_eq(answer.applied, "wait=10");
 }
 
 Test(query, more_waits_than_allowed_are_503_at_once)
@@ -419,7 +419,7 @@ Test(query_alone, a_silent_redis_is_503_and_comes_back)
     fixture_set_user(&fixture, GENERATION, 42, ALICE);
     fixture_serve(&fixture, 200);
     fixture_await_complete(&fixture, true);
-    kill(fixture.redis_process, SIGSTOP);
+    kill(fixture.server.process, SIGSTOP);
     struct answer answer = fixture_get(&fixture, "/v1/users/42");
     cr_assert_eq(answer.status, 503, "%d", answer.status);
     cr_assert(has(&answer, "urn:tally:problem:unavailable"), "%s", answer.body);
@@ -435,7 +435,7 @@ Test(query_alone, a_silent_redis_is_503_and_comes_back)
     cr_assert_eq(
         fixture_metric(&fixture, "tally_breaker_opened_total{dependency=\"redis\",thread=\"0\"}"),
         1);
-    kill(fixture.redis_process, SIGCONT);
+    kill(fixture.server.process, SIGCONT);
     cr_assert_eq(fixture_await_status(&fixture, "/v1/users/42", 200).status, 200);
 }
 
@@ -454,7 +454,7 @@ Test(query_alone, a_wrong_database_or_password_never_answers_reads)
     fixture_make_generation(&fixture, GENERATION);
     fixture_set_user(&fixture, GENERATION, 42, ALICE);
     (void)snprintf(fixture.redis_url, sizeof fixture.redis_url, "redis://:secret@127.0.0.1:%d/0",
-                   fixture.redis_port);
+                   fixture.server.port);
     fixture_serve(&fixture, 0);
     fixture_await_complete(&fixture, true);
     cr_assert_eq(fixture_get(&fixture, "/v1/users/42").status, 200);

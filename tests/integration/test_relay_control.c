@@ -1,6 +1,6 @@
 /* Relay control: a refill sends again what it says, and fences the relay that runs; a pause is
  * told. */
-#include "database.h"
+#include "leader.h"
 #include "store/relay_control.h"
 
 #include <criterion/criterion.h>
@@ -13,10 +13,7 @@ static struct tally_error failure;
 
 static void lead(void)
 {
-    bool leading = false, started_over = false;
-    cr_assert_eq(tally_relay_reader_open(database.dsn, 3, &reader, &failure), TALLY_OK);
-    cr_assert_eq(tally_relay_reader_lead(reader, &leading, &started_over, &failure), TALLY_OK);
-    cr_assert(leading);
+    reader = test_leader_open(&database, 3);
 }
 
 static void create_world(void)
@@ -31,7 +28,7 @@ static void destroy_world(void)
     test_database_drop(&database);
 }
 
-TestSuite(relay_control, .init = create_world, .fini = destroy_world, .timeout = 120);
+TestSuite(relay_control, .init = create_world, .fini = destroy_world, .timeout = 300);
 
 static void lead_again(void)
 {
@@ -145,7 +142,7 @@ Test(relay_control, a_refill_of_some_hours_begins_there_but_never_after_what_is_
 Test(relay_control, a_refill_finds_an_event_that_is_committed_late)
 {
     struct tally_relay_refill refill;
-    PGconn *late = PQconnectdb(database.dsn);
+    PGconn *late = test_database_connect(&database);
     write_events(1, 1, "0 hours");
     test_database_run(late, "begin; insert into events (user_id, version, type, timeline)"
                             " values (2, 9, 'post.created', 1)");

@@ -1,7 +1,7 @@
 /* Reading what is new: nothing skipped whatever the order of commits, nothing out of a user's
  * order. */
-#include "database.h"
-#include "store/relay_position.h"
+#include "core/clock.h"
+#include "leader.h"
 
 #include <criterion/criterion.h>
 #include <inttypes.h>
@@ -23,13 +23,13 @@ static void drop_database(void)
     test_database_drop(&database);
 }
 
-TestSuite(relay_position, .init = create_database, .fini = drop_database, .timeout = 120);
+TestSuite(relay_position, .init = create_database, .fini = drop_database, .timeout = 300);
+
+enum { PATIENCE_S = 120 };
 
 static PGconn *connect_again(void)
 {
-    PGconn *connection = PQconnectdb(database.dsn);
-    cr_assert_eq(PQstatus(connection), CONNECTION_OK, "%s", PQerrorMessage(connection));
-    return connection;
+    return test_database_connect(&database);
 }
 
 static void write_event(PGconn *connection, int64_t user_id, int64_t version)
@@ -44,16 +44,7 @@ static void write_event(PGconn *connection, int64_t user_id, int64_t version)
 
 static struct tally_relay_reader *open_leader(int64_t batch_events)
 {
-    struct tally_relay_reader *reader = NULL;
-    struct tally_error error = {0};
-    bool leading = false;
-    bool started_over = false;
-    cr_assert_eq(tally_relay_reader_open(database.dsn, batch_events, &reader, &error), TALLY_OK,
-                 "%s", error.text);
-    cr_assert_eq(tally_relay_reader_lead(reader, &leading, &started_over, &error), TALLY_OK, "%s",
-                 error.text);
-    cr_assert(leading);
-    return reader;
+    return test_leader_open(&database, batch_events);
 }
 
 static struct tally_relay_batch read_next(struct tally_relay_reader *reader)
@@ -161,11 +152,10 @@ Test(relay_position, a_backlog_is_read_in_pieces_that_a_restart_does_not_repeat_
 Test(relay_position, only_one_reader_leads_and_the_one_it_replaced_cannot_save)
 {
     struct tally_relay_reader *first = open_leader(100);
-    struct tally_relay_reader *second = NULL;
+    struct tally_relay_reader *second = test_reader_open(&database, 100, TEST_LEADER_SILENCE_MS);
     struct tally_error error = {0};
     bool leading = true;
     bool started_over = false;
-    cr_assert_eq(tally_relay_reader_open(database.dsn, 100, &second, &error), TALLY_OK);
     cr_assert_eq(tally_relay_reader_lead(second, &leading, &started_over, &error), TALLY_OK);
     cr_assert_not(leading);
     write_event(database.connection, 1, 1);
@@ -175,32 +165,19 @@ Test(relay_position, only_one_reader_leads_and_the_one_it_replaced_cannot_save)
     cr_assert_eq(tally_relay_reader_save(first, &batch.after, &error), TALLY_FENCED);
     tally_relay_batch_clear(&batch);
     tally_relay_reader_close(&first);
-    for (int i = 0; i < 500 && !leading; i++) {
-        cr_assert_eq(tally_relay_reader_lead(second, &leading, &started_over, &error), TALLY_OK);
-        if (!leading)
-            usleep(10000);
-    }
-    cr_assert(leading);
+    test_reader_lead(second);
     expect_batch(second, "1-1", true);
     tally_relay_reader_close(&second);
 }
 
 Test(relay_position, a_leader_that_falls_silent_loses_its_session)
 {
-    struct tally_relay_reader *silent = open_leader(100);
-    struct tally_relay_reader *standby = NULL;
-    struct tally_error error = {0};
-    bool leading = false;
-    bool started_over = false;
-    cr_assert_eq(tally_relay_reader_open(database.dsn, 100, &standby, &error), TALLY_OK);
-    for (int i = 0; i < 1500 && !leading; i++) {
-        cr_assert_eq(tally_relay_reader_lead(standby, &leading, &started_over, &error), TALLY_OK,
-                     "%s", error.text);
-        if (!leading)
-            usleep(10000);
-    }
-    cr_assert(leading);
+    struct tally_relay_reader *silent = test_reader_open(&database, 100, TALLY_RELAY_SILENCE_MS);
+    struct tally_relay_reader *standby = test_reader_open(&database, 100, TEST_LEADER_SILENCE_MS);
     struct tally_relay_orders orders;
+    struct tally_error error = {0};
+    test_reader_lead(silent);
+    test_reader_lead(standby);
     cr_assert_neq(tally_relay_reader_attend(silent, &orders, &error), TALLY_OK);
     tally_relay_reader_close(&silent);
     tally_relay_reader_close(&standby);
@@ -234,7 +211,7 @@ enum { WRITERS = 16, TRANSACTIONS = 60, EVENTS = 4, USERS = 24 };
 static void *write_slowly(void *argument)
 {
     unsigned seed = (unsigned)(uintptr_t)argument;
-    PGconn *connection = PQconnectdb(database.dsn);
+    PGconn *connection = connect_again();
     for (int i = 0; i < TRANSACTIONS; i++) {
         test_database_run(connection, "begin");
         for (int k = 0; k < EVENTS; k++) {
@@ -269,7 +246,8 @@ Test(relay_position,
     int64_t versions[USERS + 1] = {0};
     int64_t expected = (int64_t)WRITERS * TRANSACTIONS * EVENTS * 9 / 10;
     int64_t read_events = 0;
-    for (int polls = 0; polls < 60000 && read_events < expected; polls++) {
+    const int64_t give_up_us = tally_clock_monotonic_us() + PATIENCE_S * INT64_C(1000000);
+    while (read_events < expected && tally_clock_monotonic_us() < give_up_us) {
         struct tally_relay_batch batch = read_next(reader);
         for (int i = 0; i < batch.count; i++) {
             struct tally_event event;

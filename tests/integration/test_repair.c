@@ -26,7 +26,7 @@ static void close_all(void)
     model_close(&model);
 }
 
-TestSuite(repair, .init = open_all, .fini = close_all, .timeout = 120);
+TestSuite(repair, .init = open_all, .fini = close_all, .timeout = 300);
 
 static void repair_as(int64_t user_id, bool follow_source)
 {

@@ -21,7 +21,7 @@ static void stop(void)
     test_database_drop(&database);
 }
 
-TestSuite(store, .init = start, .fini = stop, .timeout = 180);
+TestSuite(store, .init = start, .fini = stop, .timeout = 300);
 
 static long long number(const char *format, ...)
 {

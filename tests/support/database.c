@@ -8,6 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
+enum { PATIENCE_MS = 120000, PAUSE_MS = 50 };
+
 /* $TALLY_PG_DSN with another database name, as conninfo text. */
 static void dsn_of(const char *name, char *dsn, size_t bytes)
 {
@@ -47,6 +49,14 @@ long long test_database_number(PGconn *connection, const char *sql)
     return number;
 }
 
+PGconn *test_database_connect(const struct test_database *database)
+{
+    PGconn *connection = PQconnectdb(database->dsn);
+    cr_assert_eq(PQstatus(connection), CONNECTION_OK, "%s", PQerrorMessage(connection));
+    test_database_run(connection, "set synchronous_commit = off");
+    return connection;
+}
+
 /* Runs `sql` in the database of $TALLY_PG_DSN, again where it fails: FORCE cannot end an autovacuum
  * worker that happens to be at work, which ends by itself. */
 static void administer(const char *sql)
@@ -56,12 +66,12 @@ static void administer(const char *sql)
     PGconn *connection = PQconnectdb(base);
     cr_assert_eq(PQstatus(connection), CONNECTION_OK, "%s", PQerrorMessage(connection));
     bool done = false;
-    for (int attempt = 0; attempt < 200 && !done; attempt++) {
+    for (int attempt = 0; attempt < PATIENCE_MS / PAUSE_MS && !done; attempt++) {
         PGresult *result = PQexec(connection, sql);
         done = PQresultStatus(result) == PGRES_COMMAND_OK;
         PQclear(result);
         if (!done)
-            usleep(50000);
+            usleep(PAUSE_MS * 1000);
     }
     cr_assert(done, "%s: %s", sql, PQerrorMessage(connection));
     PQfinish(connection);
@@ -75,11 +85,9 @@ void test_database_create(struct test_database *database)
     (void)snprintf(sql, sizeof sql, "create database %s", database->name);
     administer(sql);
     dsn_of(database->name, database->dsn, sizeof database->dsn);
-    database->connection = PQconnectdb(database->dsn);
-    cr_assert_eq(PQstatus(database->connection), CONNECTION_OK, "%s",
-                 PQerrorMessage(database->connection));
+    database->connection = test_database_connect(database);
     struct tally_error error = {0};
-    const struct tally_migrate_options options = {.wait_ms = 10000};
+    const struct tally_migrate_options options = {.wait_ms = PATIENCE_MS};
     size_t applied = 0;
     cr_assert_eq(
         tally_migrate(database->connection, tally_migrations(), &options, &applied, &error),

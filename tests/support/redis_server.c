@@ -1,76 +1,96 @@
 #include "redis_server.h"
 
 #include "core/clock.h"
+#include "port.h"
 
-#include <arpa/inet.h>
 #include <criterion/criterion.h>
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-static const int64_t START_WAIT_US = 20LL * 1000 * 1000;
+enum { PATIENCE_S = 120, PAUSE_US = 10000 };
 
-static int free_port(void)
-{
-    struct sockaddr_in address = {.sin_family = AF_INET};
-    socklen_t size = sizeof address;
-    const int descriptor = socket(AF_INET, SOCK_STREAM, 0);
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    cr_assert(descriptor >= 0 && bind(descriptor, (const struct sockaddr *)&address, size) == 0 &&
-              getsockname(descriptor, (struct sockaddr *)&address, &size) == 0);
-    close(descriptor);
-    return ntohs(address.sin_port);
-}
-
-static void spawn(struct redis_server *server, const char *policy)
+static pid_t spawn(const struct redis_server *server)
 {
     char port[8];
+    const pid_t parent = getpid();
     (void)snprintf(port, sizeof port, "%d", server->port);
-    server->process = fork();
-    cr_assert(server->process >= 0);
-    if (server->process == 0) {
+    const pid_t process = fork();
+    cr_assert(process >= 0);
+    if (process == 0) {
         /* A test that dies must not leave it behind. */
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        (void)!freopen("/dev/null", "w", stdout);
+        if (getppid() != parent || freopen("/dev/null", "w", stdout) == NULL)
+            _exit(1);
         execlp("redis-server", "redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "",
-               "--appendonly", "no", "--maxmemory-policy", policy, (char *)NULL);
+               "--appendonly", "no", "--maxmemory-policy", server->policy, (char *)NULL);
         _exit(127);
     }
-    const int64_t give_up_us = tally_clock_monotonic_us() + START_WAIT_US;
+    return process;
+}
+
+/* Whether it is this process that answers: the port may be another test's, and ours about to
+ * notice.
+ */
+static bool answers(const struct redis_server *server)
+{
     struct tally_redis *redis = NULL;
     redisReply *reply = NULL;
     struct tally_redis_url url;
+    char process[32];
+    bool found = false;
+    (void)snprintf(process, sizeof process, "\nprocess_id:%d\r", (int)server->process);
     cr_assert_eq(tally_redis_url_parse(server->url, &url, NULL), TALLY_OK);
-    while (tally_redis_open(&url, 1000, &redis, NULL) != TALLY_OK ||
-           tally_redis_call(redis, &reply, NULL, "PING") != TALLY_OK) {
-        tally_redis_close(&redis);
-        cr_assert(tally_clock_monotonic_us() < give_up_us, "redis-server does not start");
-        usleep(10000);
+    if (tally_redis_open(&url, 1000, &redis, NULL) == TALLY_OK &&
+        tally_redis_call(redis, &reply, NULL, "INFO server") == TALLY_OK) {
+        found = reply->str != NULL && strstr(reply->str, process) != NULL;
+        freeReplyObject(reply);
     }
-    freeReplyObject(reply);
     tally_redis_close(&redis);
+    return found;
+}
+
+/* Starts it on its port, or on any: again where somebody else has the port. */
+static void start(struct redis_server *server, bool any_port)
+{
+    const int64_t give_up_us = tally_clock_monotonic_us() + PATIENCE_S * INT64_C(1000000);
+    bool running = false;
+    do {
+        if (!running) {
+            if (any_port)
+                server->port = test_port_choose();
+            (void)snprintf(server->url, sizeof server->url, "redis://127.0.0.1:%d/0", server->port);
+            server->process = spawn(server);
+        } else {
+            usleep(PAUSE_US);
+        }
+        cr_assert(tally_clock_monotonic_us() < give_up_us, "redis-server does not start");
+        running = waitpid(server->process, NULL, WNOHANG) == 0;
+    } while (!running || !answers(server));
 }
 
 void redis_server_start(struct redis_server *server, const char *policy)
 {
-    server->port = free_port();
-    (void)snprintf(server->url, sizeof server->url, "redis://127.0.0.1:%d/0", server->port);
-    spawn(server, policy);
+    server->policy = policy;
+    start(server, true);
 }
 
 void redis_server_stop(struct redis_server *server)
 {
+    if (server->process <= 0)
+        return;
     kill(server->process, SIGKILL);
     waitpid(server->process, NULL, 0);
+    server->process = 0;
 }
 
 void redis_server_restart(struct redis_server *server)
 {
     redis_server_stop(server);
-    spawn(server, "noeviction");
+    start(server, false);
 }
 
 struct tally_redis *redis_server_open(const struct redis_server *server)

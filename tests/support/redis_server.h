@@ -11,13 +11,16 @@
 struct redis_server {
     pid_t process;
     int port;
+    const char *policy;
     char url[64];
 };
 
-/* Starts it and waits until it answers; failing fails the test. `policy` is maxmemory-policy. */
+/* Starts it and waits until it answers; failing fails the test. `policy` is maxmemory-policy, a
+ * literal. */
 void redis_server_start(struct redis_server *server, const char *policy);
-/* Kills it and starts an empty one in its place, on the same port. */
+/* Kills it, where it runs, and starts an empty one in its place, on the same port. */
 void redis_server_restart(struct redis_server *server);
+/* Kills it, where it runs. */
 void redis_server_stop(struct redis_server *server);
 /* A connection to it; the test closes it. */
 struct tally_redis *redis_server_open(const struct redis_server *server);

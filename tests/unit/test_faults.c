@@ -11,6 +11,8 @@
 #include <string.h>
 #include <unistd.h>
 
+TestSuite(faults, .timeout = 300);
+
 enum { RUNS_MOST = 2000 };
 
 static char path[] = "/tmp/tally-config-XXXXXX";

@@ -2,6 +2,8 @@
  * turn, and the server must answer or close, and serve again. */
 #include "test_http_harness.h"
 
+TestSuite(http_memory, .timeout = 300);
+
 static long countdown = -1; /* allocations until one fails; < 0: none does */
 static bool has_failed;
 

@@ -1,6 +1,8 @@
 /* What is not clearly one request gets one answer, `Connection: close`, and the end. */
 #include "test_http_harness.h"
 
+TestSuite(http_reject, .timeout = 300);
+
 struct rejected {
     const char *name;
     const char *bytes;

@@ -1,5 +1,7 @@
 #include "test_http_harness.h"
 
+TestSuite(http_server, .timeout = 300);
+
 #define HELLO "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n"
 #define HELLO_ANSWER "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello"
 #define ECHO(fields, body) \
@@ -459,15 +461,28 @@ Test(http_server, a_drain_closes_a_connection_whose_answer_is_still_being_taken)
 
 Test(http_server, the_listener_is_closed_by_a_drain)
 {
-    struct harness *harness = harness_start(NULL);
-    uint16_t port = tally_http_server_port(harness->server);
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t length = sizeof address;
+    char listen_on[32];
+    const int on = 1;
+    /* Holds the port without listening on it, so that nobody else can once the server has left it.
+     */
+    const int holder = socket(AF_INET, SOCK_STREAM, 0);
+    cr_assert_eq(setsockopt(holder, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on), 0);
+    cr_assert_eq(bind(holder, (struct sockaddr *)&address, length), 0);
+    cr_assert_eq(getsockname(holder, (struct sockaddr *)&address, &length), 0);
+    (void)snprintf(listen_on, sizeof listen_on, "127.0.0.1:%u", ntohs(address.sin_port));
+    const struct tally_http_server_options options = {.listen = listen_on};
+    struct harness *harness = harness_start(&options);
+    const int before = socket(AF_INET, SOCK_STREAM, 0);
+    cr_expect_eq(connect(before, (struct sockaddr *)&address, length), 0);
+    (void)close(before);
     tally_http_server_drain(harness->server, 50, count_drained, harness);
     HARNESS_WAIT(harness, harness->drained == 1);
-    struct sockaddr_in address = {
-        .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons(port)};
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    cr_expect_neq(connect(fd, (struct sockaddr *)&address, sizeof address), 0);
-    (void)close(fd);
+    const int after = socket(AF_INET, SOCK_STREAM, 0);
+    cr_expect_neq(connect(after, (struct sockaddr *)&address, length), 0);
+    (void)close(after);
+    (void)close(holder);
     harness_stop(harness);
 }
 

@@ -48,7 +48,7 @@ kafka_jars() {
         mkdir -p -- "$CACHE/kafka"
         rm -rf -- "$KAFKA_LIBS.new"
         run_step "Fetching Apache Kafka" "$LOG/maven.log" "check the network or ~/.m2/settings.xml, then run this again" \
-            mvn -B -ntp -f "$pom" dependency:copy-dependencies -DincludeScope=runtime \
+            "$ROOT/deploy/local/lib/retry" mvn -B -ntp -f "$pom" dependency:copy-dependencies -DincludeScope=runtime \
             "-DoutputDirectory=$KAFKA_LIBS.new"
         mv -- "$KAFKA_LIBS.new" "$KAFKA_LIBS"
     fi

@@ -135,7 +135,7 @@ kafka_properties() { # kafka_properties DATA FILE
     done
     sed -e "s|@BROKER_PORT@|${PORT[kafka]}|g" -e "s|@CONTROLLER_PORT@|${PORT[kafka_controller]}|g" \
         -e "s|@LISTENERS@|$listeners|; s|@ADVERTISED_LISTENERS@|$advertised_listeners|; s|@PROTOCOLS@|$protocols|" \
-        -e "s|@DATA@|$1|g" "$ROOT/deploy/local/kafka/server.properties.in" >"$2"
+        -e "s|@SESSION_MS@|${TALLY_LOCAL_KAFKA_SESSION_MS:-9000}|" -e "s|@DATA@|$1|g" "$ROOT/deploy/local/kafka/server.properties.in" >"$2"
 }
 
 server_kafka_init() {
@@ -173,22 +173,24 @@ server_choose_ports() {
 }
 
 # Somebody outside our reservations may take a port between the choice and the bind; then the server says so, and
-# the next port is tried.
+# the next port is tried. Where the ports must stay, because clients know the server by them, the same one is tried
+# again: an outgoing connection that has it now leaves it.
+PORT_ATTEMPTS=10
 port_was_taken() { grep -qiE 'address already in use|could not bind' "$LOG/$1.log" 2>/dev/null; }
 
-server_await() { # server_await NAME SECONDS
-    local name=$1 seconds=$2 attempt status
+server_await() { # server_await NAME SECONDS [keep-ports]
+    local name=$1 seconds=$2 keep=${3:-} attempt status
     step_begin "Starting $(server_title "$name")"
-    for attempt in 1 2 3 4 5; do
+    for ((attempt = 1; attempt <= PORT_ATTEMPTS; attempt++)); do
         status=0
         process_await "$name" "$seconds" "server_${name}_ready" || status=$?
         if ((status == 0)); then
             step_end "port ${PORT[$name]}"
             return 0
         fi
-        ((status == 1 && attempt < 5)) || break
+        ((status == 1 && attempt < PORT_ATTEMPTS)) || break
         port_was_taken "$name" || break
-        server_choose_ports "$name"
+        if [[ $keep == keep-ports ]]; then sleep 1; else server_choose_ports "$name"; fi
         "server_${name}_spawn"
     done
     if ((status == 1)); then

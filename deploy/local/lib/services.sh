@@ -3,6 +3,8 @@
 
 # shellcheck disable=SC2034 # used by the scripts that source this
 SERVICES=(query projector command)
+# Seconds a service may take to be ready.
+SERVICE_PATIENCE_S=${TALLY_LOCAL_PATIENCE_S:-60}
 
 # build_preset PRESET TESTS: one build at a time in a build tree. TESTS is ON where the tests are wanted; they need
 # packages that running Tally does not. A tree that has them keeps them.
@@ -91,15 +93,21 @@ service_spawn() {
 
 service_ready() { curl -fsS -m 2 -o /dev/null "http://127.0.0.1:${PORT[${1}_admin]}/readyz"; }
 
-service_start() {
-    local name=$1 status attempt
+service_start() { # service_start NAME [keep-ports]
+    local name=$1 keep=${2:-} status attempt
+    # One that was never started has no port to keep.
+    [[ -n ${PORT[${name}_admin]:-} ]] || keep=''
     step_begin "Starting tally-$name"
-    for attempt in 1 2 3; do
-        ((attempt == 1)) || say "The port was taken meanwhile; trying another one."
-        service_choose_ports "$name"
+    for ((attempt = 1; attempt <= PORT_ATTEMPTS; attempt++)); do
+        if [[ $keep == keep-ports ]]; then
+            ((attempt == 1)) || sleep 1
+        else
+            ((attempt == 1)) || say "The port was taken meanwhile; trying another one."
+            service_choose_ports "$name"
+        fi
         service_spawn "$name"
         status=0
-        process_await "$name" 60 service_ready "$name" || status=$?
+        process_await "$name" "$SERVICE_PATIENCE_S" service_ready "$name" || status=$?
         if ((status == 0)); then
             step_end "port ${PORT[$name]:-${PORT[${name}_admin]}}"
             return 0
@@ -110,7 +118,7 @@ service_start() {
     if ((status == 2)); then
         printf '\n--- /readyz?verbose of tally-%s\n' "$name" >&2
         curl -sS -m 2 "http://127.0.0.1:${PORT[${name}_admin]}/readyz?verbose" >&2 || true
-        fail "tally-$name was not ready within 60 s" "$LOG/$name.log" "the log is $LOG/$name.log"
+        fail "tally-$name was not ready within $SERVICE_PATIENCE_S s" "$LOG/$name.log" "the log is $LOG/$name.log"
     fi
     fail "tally-$name ended while starting" "$LOG/$name.log" "the log is $LOG/$name.log"
 }

@@ -104,8 +104,9 @@ static enum tally_status stand_for_election(struct tally_relay *relay, bool *lea
 {
     bool started_over = false;
     struct tally_backoff standby = {.first_ms = STANDBY_FIRST_MS, .most_ms = STANDBY_MOST_MS};
-    enum tally_status status = tally_relay_reader_open(
-        relay->settings->pg_dsn, relay->settings->relay_batch_events, &relay->reader, error);
+    enum tally_status status =
+        tally_relay_reader_open(relay->settings->pg_dsn, relay->settings->relay_batch_events,
+                                TALLY_RELAY_SILENCE_MS, &relay->reader, error);
     *leading = false;
     while (status == TALLY_OK && !*leading && !atomic_load(&relay->stopping)) {
         status = tally_relay_reader_lead(relay->reader, leading, &started_over, error);
