@@ -1,14 +1,14 @@
 #include "kafka/admin.h"
 
+#include "core/clock.h"
 #include "kafka/watermarks.h"
 
 #include <librdkafka/rdkafka.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-enum { REASON_BYTES = 512, TOPIC_LOOKS = 4, PAUSE_NS = 100000000 };
+enum { REASON_BYTES = 512, TOPIC_LOOKS = 4, PAUSE_MS = 100 };
 
 struct tally_kafka_admin {
     rd_kafka_t *client;
@@ -143,7 +143,7 @@ enum tally_status tally_kafka_admin_topic(struct tally_kafka_admin *admin, const
     *partitions = 0;
     for (int i = 0; i < TOPIC_LOOKS && status == TALLY_OK && *partitions == 0; i++) {
         if (i > 0)
-            (void)nanosleep(&(struct timespec){.tv_nsec = PAUSE_NS}, NULL);
+            tally_clock_sleep_ms(PAUSE_MS);
         status = ask_topic(admin, handle, timeout_ms, brokers, partitions, error);
     }
     rd_kafka_topic_destroy(handle);
