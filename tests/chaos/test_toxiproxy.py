@@ -44,7 +44,7 @@ class ProxiedStack(Stack):
     """Each link of each service goes through a proxy of its own, which is named after it."""
 
     def __init__(self, folder):
-        super().__init__(folder)
+        super().__init__(folder, impatient=("command", "projector", "query", "ctl"))
         self.proxy = Toxiproxy(self.folder)
 
     def start(self):

@@ -149,7 +149,7 @@ def test_a_client_that_never_ends_its_request_does_not_spoil_a_clean_stop(stack,
 def test_a_command_service_takes_writes_without_kafka_and_says_what_is_missing(stack):
     user = stack.new_user()
     # Port 9, discard: nobody listens there.
-    service = stack.add("command", TALLY_KAFKA_BROKERS="127.0.0.1:9").start()
+    service = stack.add("command", TALLY_KAFKA_BROKERS="127.0.0.1:9", TALLY_DRAIN_MS="5000").start()
     assert_success(service.client.post("/v1/posts", {"authorId": user, "body": "A post"}), 201)
 
     def named():
