@@ -106,12 +106,12 @@ def alter_topic(brokers, topic, settings):
 
 
 def settings_of(brokers, topic, names):
-    """{name: text}, by DescribeConfigs version 0 (https://kafka.apache.org/protocol#The_Messages_DescribeConfigs). An
+    """{name: text}, by DescribeConfigs version 1 (https://kafka.apache.org/protocol#The_Messages_DescribeConfigs). An
     alteration is acknowledged by the controller; the broker shows it, and acts by it, a moment later."""
     body = struct.pack(">ib", 1, 2) + _text(topic) + struct.pack(">i", len(names))
     for name in names:
         body += _text(name)
-    answer = _asked(brokers, 32, 0, body)
+    answer = _asked(brokers, 32, 1, body + b"\0")
     at = 4 + 4 + 4  # correlation, throttle, resources
     _check(f"the settings of {topic}", struct.unpack_from(">h", answer, at)[0])
     _, at = _text_at(answer, at + 2)  # what is wrong
@@ -121,7 +121,7 @@ def settings_of(brokers, topic, names):
     for _ in range(count):
         name, at = _text_at(answer, at)
         found[name], at = _text_at(answer, at)
-        at += 3  # read-only, default, secret
+        at += 3 + 4  # read-only, source, secret, no synonyms
     return found
 
 

@@ -95,10 +95,9 @@ class Process:
             self._popen.send_signal(number)
 
     def kill(self):
-        """SIGKILL, and waits for the end."""
+        """SIGKILL, and waits for the end. Whether that is what ended it."""
         self.signal(signal.SIGKILL)
-        if self._popen is not None:
-            self._popen.wait(timeout=120)
+        return self._popen is not None and self._popen.wait(timeout=120) == -signal.SIGKILL
 
     def pause(self):
         self.signal(signal.SIGSTOP)

@@ -18,7 +18,8 @@ class Redis(Process):
         os.makedirs(self.data, exist_ok=True)
         command = ["redis-server", "--bind", "127.0.0.1", "--port", str(self.port), "--dir", self.data,
                    "--loglevel", "warning", "--save", "", "--appendonly", "yes", "--appendfsync", self.appendfsync,
-                   "--maxmemory-policy", "noeviction"]
+                   # What a test copies from the folder, or cuts off there, is not written anew meanwhile.
+                   "--auto-aof-rewrite-percentage", "0", "--maxmemory-policy", "noeviction"]
         super().__init__("redis", command, dict(os.environ), log, folder)
 
     def start(self):
