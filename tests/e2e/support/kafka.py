@@ -170,6 +170,27 @@ def add_partitions(brokers, topic, count):
     _patiently(f"partitions are added to {topic}", attempt)
 
 
+def until_led(brokers, topic, partitions):
+    """Until the broker leads every partition, by ListOffsets version 1
+    (https://kafka.apache.org/protocol#The_Messages_ListOffsets) on a single broker. The controller tells of a topic that
+    was made before the broker knows that it leads it."""
+    body = struct.pack(">ii", -1, 1) + _text(topic) + struct.pack(">i", partitions)
+    for partition in range(partitions):
+        body += struct.pack(">iq", partition, -1)  # -1: the end
+
+    def attempt():
+        answer = _asked(brokers, 2, 1, body)
+        _, at = _text_at(answer, 4 + 4)  # correlation, topics
+        at += 4  # partitions
+        for _ in range(partitions):
+            partition, error, _, _ = struct.unpack_from(">ihqq", answer, at)
+            if error == UNKNOWN_TOPIC:
+                raise Unsettled(f"{topic} [{partition}] is not there yet")
+            _check(f"the end of {topic} [{partition}]", error)
+            at += 22
+    _patiently(f"{topic} is led", attempt)
+
+
 def _asked(brokers, api, version, body):
     """One request on a connection of its own."""
     host, port = brokers.split(",")[0].rsplit(":", 1)

@@ -142,6 +142,7 @@ class Stack:
         self.server_sql(f"CREATE DATABASE {self.database}")
         self.ctl("migrate", check=0)
         until("the topics are made", lambda: self.ctl("topics", "create", "--partitions", str(PARTITIONS), check=0))
+        kafka.until_led(self.brokers, self.topic, PARTITIONS)
 
     def add(self, kind, **settings):
         number = 1 + sum(service.kind == kind for service in self.services)
