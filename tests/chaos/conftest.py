@@ -6,6 +6,7 @@ kill them; each stack has a database, topics and a Redis of its own, as in the e
 import pytest
 
 from support.figures import Figures, table
+from support.redis import Redis
 from support.servers import Server
 from support.stack import Stack
 
@@ -14,6 +15,8 @@ FIGURES = pytest.StashKey()
 
 # A line for every request would be most of the work.
 Stack.log_level = "info"
+# As Tally asks for it: what Redis loses with its last second is a fault of this suite.
+Redis.appendfsync = "everysec"
 
 
 def pytest_configure(config):

@@ -11,6 +11,7 @@ from support.oracle import assert_diff_0
 from support.scale import scaled
 
 KEYS = scaled(1000, 40)
+AUTHORS = 50
 EQUAL_REQUESTS = 20
 WRITES = scaled(10000, 300)
 WRITERS = 8
@@ -47,26 +48,29 @@ class Wire:
 def test_f15_equal_requests_at_once_have_one_effect_and_one_answer(own_stack, figures):
     stack = own_stack
     second = stack.add("command").start()
-    author = stack.new_user()
+    authors = [stack.new_user() for _ in range(AUTHORS)]
     addresses = [stack.command.api, second.api]
     wires = [Wire(addresses[number % 2]) for number in range(EQUAL_REQUESTS)]
-    body = json.dumps({"authorId": author, "body": "Once"}).encode()
-    made, others, differing = set(), Counter(), 0
-    for _ in range(KEYS):
-        key = str(uuid.uuid4())
-        for wire in wires:
-            wire.send("/v1/posts", body, key)
-        answers = [wire.answer() for wire in wires]
-        others.update(status for status, _, _ in answers if status not in (201, 409))
-        stored = {text for status, text, _ in answers if status == 201}
-        first = sum(status == 201 and not replayed for status, _, replayed in answers)
-        differing += len(stored) != 1 or first != 1
-        made.update(json.loads(text)["id"] for text in stored)
+    made, others, differing = {}, Counter(), 0
+    with Load(stack) as load:
+        for number in range(KEYS):
+            author, text = authors[number % AUTHORS], f"Once, number {number}"
+            body, key = json.dumps({"authorId": author, "body": text}).encode(), str(uuid.uuid4())
+            for wire in wires:
+                wire.send("/v1/posts", body, key)
+            answers = [wire.answer() for wire in wires]
+            others.update(status for status, _, _ in answers if status not in (201, 409))
+            stored = {document for status, document, _ in answers if status == 201}
+            first = sum(status == 201 and not replayed for status, _, replayed in answers)
+            differing += len(stored) != 1 or first != 1
+            made.update((json.loads(document)["id"], (author, text)) for document in stored)
     for wire in wires:
         wire.close()
-    rows = {row[0] for row in stack.sql("SELECT id FROM posts")}
+    of_authors = f"SELECT id, author_id, body FROM posts WHERE author_id IN ({','.join(authors)})"
+    rows = {row[0]: (row[1], row[2]) for row in stack.sql(of_authors)}
+    figures.load("F15 load", load.per_second)
     figures.exactly("F15 effects", len(rows), KEYS)
-    figures.exactly("F15 effects that are not what was answered", len(rows ^ made))
+    figures.exactly("F15 effects that are not what was answered", len(rows.items() ^ made.items()))
     figures.exactly("F15 keys with two answers, or two that were first", differing)
     figures.exactly("F15 answers other than 201 and 409", sum(others.values()))
     assert_diff_0(figures, "F15", stack)

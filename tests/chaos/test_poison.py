@@ -41,24 +41,39 @@ def produce(stack, user, wrong):
     assert done.returncode == 0, done.stderr
 
 
+def until_applied(stack, events):
+    until(f"{events} events are applied", lambda: stack.applied() >= events, max(120, EVENTS / 40), pause_s=0.1)
+
+
 def letters(stack):
+    """Of each event one: a letter that was written may be written again after a crash."""
     done = stack.ctl("dlq", "list", "--limit", "1000", "--json")
     assert done.returncode in (FINE, DIFFERENT), done
-    return json.loads(done.stdout)["letters"]
+    found = {(letter["source"]["partition"], letter["source"]["offset"]): letter
+             for letter in json.loads(done.stdout)["letters"]}
+    return list(found.values())
 
 
 def test_f13_undecodable_events_are_set_aside_with_reasons_and_cost_only_their_own_users_anything(own_stack, figures):
     stack, chance = own_stack, random.Random(13)
     with Load(stack, rate_s=RATE_S) as load:
         victims = users_of(load, 50)
+        # From the first of the events to the last.
         for number in range(POISON):
+            until_applied(stack, EVENTS * number // (POISON - 1))
             produce(stack, chance.choice(victims), WRONG[number % len(WRONG)])
-        # Whoever was hit is flagged; who was chosen by nobody is not.
-        found = until("all are in the dead letters", lambda: len(letters(stack)) >= POISON and letters(stack), 120)
-        until(f"{EVENTS} events are applied", lambda: stack.applied() >= EVENTS, EVENTS / 40)
+        until_applied(stack, EVENTS)
+
+    def all_letters():
+        found = letters(stack)
+        return len(found) >= POISON and found
+    found = until("all are in the dead letters", all_letters)
+    # Whoever was hit is flagged; who was chosen by nobody is not.
     hit = {letter["user"] for letter in found}
     figures.load("F13 load", load.per_second)
-    figures.told("F13 events", stack.applied())
+    figures.at_least("F13 events", stack.applied(), EVENTS)
+    places = sorted(letter["source"]["offset"] for letter in found)
+    figures.told("F13 offsets of the first and the last undecodable event", f"{places[0]:,} and {places[-1]:,}")
     figures.exactly("F13 undecodable events in the dead letters", len(found), POISON)
     figures.exactly("F13 of them without a reason", sum(not letter["reason"] for letter in found))
     figures.at_least("F13 reasons", len({letter["reason"] for letter in found}), 5)

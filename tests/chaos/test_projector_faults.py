@@ -10,7 +10,7 @@ from support.wait import until
 
 KILLS = scaled(50, 3)
 ZOMBIES = scaled(100, 1)
-SCALINGS = scaled(30, 1)
+SCALINGS = scaled(30, 2)
 # One zombie sleeps as long as GATES.md says; the others until they have been replaced.
 LONG_SLEEP_S = scaled(60, 0)
 
@@ -39,17 +39,17 @@ def until_all_share(services):
 
 def test_f1_a_projector_killed_again_and_again_loses_and_doubles_nothing_and_is_soon_back_at_work(own_stack, figures):
     stack = own_stack
-    back_s = []
+    kills, back_s = 0, []
     with Load(stack) as load:
         for _ in range(KILLS):
             load.until_more(scaled(500, 50))
-            stack.projector.kill()
+            kills += stack.projector.kill()
             killed = time.monotonic()
             stack.projector.spawn()
             until_more_is_applied(stack)
             back_s.append(time.monotonic() - killed)
     figures.load("F1 load", load.per_second)
-    figures.exactly("F1 kills", len(back_s), KILLS)
+    figures.exactly("F1 kills", kills, KILLS)
     figures.time("F1 p95 back at work", percentile(back_s, 95), 5)
     assert_diff_0(figures, "F1", stack, [load])
     log = assert_published(figures, "F1", stack)
@@ -98,21 +98,26 @@ def test_f9_a_projector_that_slept_through_its_replacement_is_refused_and_counts
 def test_f10_projectors_that_come_and_go_lose_and_double_nothing(own_stack, figures):
     stack = own_stack
     others = [stack.add("projector") for _ in range(3)]
+    scaled_up, in_order, killed = 0, 0, 0
     with Load(stack) as load:
         for number in range(SCALINGS):
             for service in others:
                 service.spawn()
             until_all_share([stack.projector, *others])
+            scaled_up += 1
             until_more_is_applied(stack, scaled(500, 50))
             for service in others:
                 # Gone in order or by surprise, in turns.
                 if number % 2:
-                    service.kill()
+                    killed += service.kill()
                 else:
                     assert service.terminate() == 0, service.log_tail()
+                    in_order += 1
             until("the first owns all partitions", lambda: owned(stack.projector) == PARTITIONS)
             until_more_is_applied(stack, scaled(500, 50))
     figures.load("F10 load", load.per_second)
-    figures.exactly("F10 times 1 to 4 to 1 projectors", SCALINGS, SCALINGS)
+    figures.exactly("F10 times 1 to 4 to 1 projectors", scaled_up, SCALINGS)
+    figures.exactly("F10 projectors that ended in order", in_order, len(others) * (SCALINGS - SCALINGS // 2))
+    figures.exactly("F10 projectors that were killed", killed, len(others) * (SCALINGS // 2))
     assert_diff_0(figures, "F10", stack, [load])
     assert_published(figures, "F10", stack)

@@ -19,13 +19,15 @@ def published(stack):
 def test_f7_a_postgresql_stopped_at_once_again_and_again_keeps_every_acknowledged_write(own_stack, figures, postgres):
     stack = own_stack
     with Load(stack) as load:
+        pids = {postgres.pid()}
         for _ in range(STOPS):
             load.until_more(APART)
             postgres.stop_immediately()
             postgres.start()
+            pids.add(postgres.pid())
         load.until_more(APART)
     figures.load("F7 load", load.per_second)
-    figures.exactly("F7 immediate stops of PostgreSQL", STOPS, STOPS)
+    figures.exactly("F7 immediate stops of PostgreSQL", len(pids) - 1, STOPS)
     assert_diff_0(figures, "F7", stack, [load])
     assert_published(figures, "F7", stack)
 
@@ -39,13 +41,14 @@ def test_f8_a_kafka_killed_again_and_again_loses_nothing_and_publishing_soon_res
             kafka_server.kill()
             load.until_more(WHILE_AWAY)
             before = published(stack)
+            started = time.monotonic()
             kafka_server.start()
-            up = time.monotonic()
             until("publishing resumes", lambda: published(stack) > before, 150)
-            resumed_s.append(time.monotonic() - up)
+            resumed_s.append(time.monotonic() - started)
         load.until_more(APART)
     figures.load("F8 load", load.per_second)
     figures.exactly("F8 kills of Kafka", len(resumed_s), KILLS)
-    figures.time("F8 longest until publishing resumed", max(resumed_s), 15)
+    # Kafka's own start is in it.
+    figures.time("F8 longest from the start of Kafka until publishing resumed", max(resumed_s), 15)
     assert_diff_0(figures, "F8", stack, [load])
     assert_published(figures, "F8", stack)

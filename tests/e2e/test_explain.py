@@ -8,6 +8,7 @@ from support.kafka import consume, produce
 from support.murmur2 import partition_of
 from support.stack import PARTITIONS
 from support.wait import until
+from support.writers import Writers
 
 FINE, DIFFERENT, USAGE, FAILED = 0, 1, 2, 3
 
@@ -104,11 +105,17 @@ def test_a_deleted_user_and_one_that_never_was(stack):
     assert "there is no user" in stack.ctl("explain", "1234567", check=DIFFERENT).stdout
 
 
-def test_for_every_user_the_sum_of_the_deltas_is_the_count_shown_also_under_load(own_stack):
+def test_for_every_user_the_sum_of_the_deltas_is_the_count_shown_also_while_they_write(own_stack):
     stack = own_stack
     stack.ctl("load", "--users", "500", "--commands", "5000", "--connections", "16", "--mix",
               "post=40,comment=40,delete-post=10,delete-comment=10", check=FINE)
     found = json.loads(stack.ctl("explain", "--sample", "10000", "--json", check=FINE).stdout)
+    assert found["usersExplained"] == found["usersSampled"] == 500, found
+    with Writers([stack.command.api], [row[0] for row in stack.sql("SELECT id FROM users")]) as writers:
+        until("100 writes are acknowledged", lambda: writers.reached(100))
+        found = json.loads(stack.ctl("explain", "--sample", "10000", "--json", check=FINE).stdout)
+        seen = writers.acknowledged
+        until("100 more writes are acknowledged", lambda: writers.reached(seen + 100))
     assert found["usersExplained"] == found["usersSampled"] == 500, found
     user = stack.sql("SELECT id FROM users ORDER BY version DESC LIMIT 1")[0][0]
     stack.until_equal()

@@ -1,21 +1,30 @@
 """Operations: health, metrics, logs, settings, and how a service stops."""
 import re
 import signal
-import socket
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from support.api import NO_ANSWER, assert_success
+from support.notify import Notifications
 from support.process import free_port
-from support.stack import RowLock
+from support.raw import Connection
+from support.stack import PARTITIONS, RowLock
 from support.wait import until
 from support.writers import Writers
 
 KINDS = ("command", "projector", "query")
 SAMPLE = re.compile(r'([a-zA-Z_:][a-zA-Z0-9_:]*)(\{[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\\n]|\\.)*"'
                     r'(?:,[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\\n]|\\.)*")*\})? (\S+)')
+
+
+@pytest.fixture
+def alone(stack):
+    """The shared projector has all partitions again when the test ends, whatever projectors it has added."""
+    yield
+    until("the shared projector owns all partitions",
+          lambda: stack.projector.metrics()["tally_projector_owned_partitions"] == PARTITIONS)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -124,10 +133,18 @@ def test_a_read_in_flight_is_answered_before_a_query_service_that_was_told_to_st
     user = stack.new_user()
     stack.user_at(user, 1)
     service = stack.add("query").start()
+    ended = []
+
+    def waits():
+        # 10 s is the longest that a read may wait; one that was not seen in that time is asked again.
+        while not ended:
+            answer = service.client.get(f"/v1/users/{user}", {"Prefer": "wait=10"}, {"minVersion": 1000})
+        return answer
     with ThreadPoolExecutor(1) as pool:
-        read = pool.submit(service.client.get, f"/v1/users/{user}", {"Prefer": "wait=10"}, {"minVersion": 1000})
+        read = pool.submit(waits)
         until("the read waits", lambda: sum(value for name, value in service.metrics().items()
                                             if name.startswith("tally_query_waiters")) == 1)
+        ended.append(True)
         service.signal(signal.SIGTERM)
         answer = read.result()
     assert answer.status == 503 and answer.header("Retry-After"), answer
@@ -137,11 +154,12 @@ def test_a_read_in_flight_is_answered_before_a_query_service_that_was_told_to_st
 @pytest.mark.parametrize("kind", ["command", "query"])
 def test_a_client_that_never_ends_its_request_does_not_spoil_a_clean_stop(stack, kind):
     service = stack.add(kind, TALLY_DRAIN_MS="1000").start()
-    host, port = service.api.rsplit(":", 1)
-    with socket.create_connection((host, int(port)), timeout=30) as client:
-        client.sendall(b"POST /v1/posts HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
-                       b"Content-Length: 10\r\n\r\n{" if kind == "command" else
-                       b"GET /v1/stats HTTP/1.1\r\nHost: a\r\nX-Slow: ")
+    begun = (b"POST /v1/posts HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n{"
+             if kind == "command" else b"GET /v1/stats HTTP/1.1\r\nHost: a\r\nX-Slow: ")
+    with Connection(service.api) as client:
+        # In one piece with a request that is answered, so that the service has the beginning of the other one.
+        client.send(b"GET /v1/nothing HTTP/1.1\r\nHost: a\r\n\r\n" + begun)
+        assert client.answer().status == 404
         service.signal(signal.SIGTERM)
         assert service.wait() == 0, service.log_tail()
 
@@ -149,7 +167,7 @@ def test_a_client_that_never_ends_its_request_does_not_spoil_a_clean_stop(stack,
 def test_a_command_service_takes_writes_without_kafka_and_says_what_is_missing(stack):
     user = stack.new_user()
     # Port 9, discard: nobody listens there.
-    service = stack.add("command", TALLY_KAFKA_BROKERS="127.0.0.1:9").start()
+    service = stack.add("command", TALLY_KAFKA_BROKERS="127.0.0.1:9", TALLY_DRAIN_MS="5000").start()
     assert_success(service.client.post("/v1/posts", {"authorId": user, "body": "A post"}), 201)
 
     def named():
@@ -258,6 +276,7 @@ def test_a_service_whose_port_is_taken_says_so_and_ends(stack, kind):
     assert stack.service(kind).admin in done.stdout + done.stderr, done
 
 
+@pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("kind", KINDS)
 def test_settings_are_taken_over_on_sighup_and_bad_ones_leave_those_in_force(stack, kind, tmp_path):
     settings = tmp_path / "settings"
@@ -274,31 +293,21 @@ def test_settings_are_taken_over_on_sighup_and_bad_ones_leave_those_in_force(sta
     settings.write_text("TALLY_LOG_LEVEL=loud\n")
     service.signal(signal.SIGHUP)
     until("the bad level is named", lambda: any("loud" in str(line) for line in service.log_lines()))
-    assert service.ready()
+    until("it is ready", service.ready)
     assert service.terminate() == 0
     # Still at info, at which a stop is told.
     assert service.log_lines()[-1]["level"] == "info"
 
 
+@pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("kind", KINDS)
 def test_systemd_is_told_when_a_service_is_ready_that_it_lives_and_when_it_stops(stack, kind, tmp_path):
-    address = str(tmp_path / "notify")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifications:
-        notifications.bind(address)
-        notifications.settimeout(0.05)
+    with Notifications(tmp_path) as notifications:
         service = stack.add(kind)
-        service.environment.update(NOTIFY_SOCKET=address, WATCHDOG_USEC="400000")
+        service.environment.update(NOTIFY_SOCKET=notifications.address, WATCHDOG_USEC="400000")
         service.start()
-        told = []
-
-        def is_told(state):
-            try:
-                told.append(notifications.recv(4096).decode())
-            except TimeoutError:
-                pass
-            return any(state in message.split("\n") for message in told)
-        until("READY=1 is told", lambda: is_told("READY=1"))
-        until("WATCHDOG=1 is told", lambda: is_told("WATCHDOG=1"))
+        until("READY=1 and WATCHDOG=1 are told", lambda: {"READY=1", "WATCHDOG=1"} <= notifications.told)
+        assert "STOPPING=1" not in notifications.told
         service.signal(signal.SIGTERM)
-        until("STOPPING=1 is told", lambda: is_told("STOPPING=1"))
+        until("STOPPING=1 is told", lambda: "STOPPING=1" in notifications.told)
         assert service.wait() == 0

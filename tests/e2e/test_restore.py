@@ -97,6 +97,7 @@ class Reading(Repeating):
         self._lost = lost
         self._faults = []
         self._followed = set()
+        self._passes = 0
         super().__init__(self._read)
 
     def __exit__(self, failed, *rest):
@@ -108,6 +109,12 @@ class Reading(Repeating):
     def _read(self):
         for user in [*self._lost.kept, self._lost.born]:
             self._look(user, self._client.get(f"/v1/users/{user}"))
+        self._passes += 1
+
+    def until_read_again(self):
+        """Until everybody has been read after this was called."""
+        passes = self._passes
+        until("everybody is read again", lambda: self._passes >= passes + 2)
 
     def _look(self, user, answer):
         if answer.status not in (200, 404):
@@ -145,10 +152,11 @@ def test_after_a_restore_one_command_takes_the_lost_writes_out_of_every_answer_f
     lost.restore(stack)
     # What is mended: everybody who lost something is ahead of the source.
     assert "differ" in stack.ctl("verify", "--grace", "1", check=DIFFERENT).stdout
-    with Reading(stack, lost):
+    with Reading(stack, lost) as reading:
         done = rebuild(stack, "--after-restore")
         assert done["switched"] and done["recordsForgotten"] > 0
         until("reads have followed", lambda: lost.assert_gone(stack) or True)
+        reading.until_read_again()
     stack.ctl("verify", check=FINE)
     stack.command.start()
     with more_writes(stack, lost):

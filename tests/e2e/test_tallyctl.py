@@ -66,10 +66,10 @@ def test_topics_that_exist_are_left_alone_and_another_partition_count_is_refused
 
 def test_status_shows_every_component_and_that_all_is_well(stack):
     stack.until_equal()
-    text = stack.ctl("status", check=FINE).stdout.lower()
+    text = until("all is well", lambda: stack.ctl("status", check=FINE)).stdout.lower()
     for component in ("postgresql", "kafka", "redis", "relay", "command", "projector", "query"):
         assert component in text, f"no {component} in:\n{text}"
-    document = json.loads(stack.ctl("status", "--json", check=FINE).stdout)
+    document = json.loads(until("all is well", lambda: stack.ctl("status", "--json", check=FINE)).stdout)
     assert document["healthy"] is True
     shown = " ".join(component["component"] for component in document["components"])
     for component in ("postgresql", "kafka", "redis", "relay", "command", "projector", "query"):
@@ -79,6 +79,7 @@ def test_status_shows_every_component_and_that_all_is_well(stack):
 def test_status_finds_a_service_that_is_down(stack):
     nobody = "127.0.0.1:9"
     for name in ("TALLY_COMMAND_ADMIN", "TALLY_PROJECTOR_ADMIN", "TALLY_QUERY_ADMIN"):
+        until("all else is well", lambda: stack.ctl("status", check=FINE))
         stack.ctl("status", check=DIFFERENT, **{name: nobody})
         document = json.loads(stack.ctl("status", "--json", check=DIFFERENT, **{name: nobody}).stdout)
         assert document["healthy"] is False

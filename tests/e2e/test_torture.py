@@ -56,7 +56,7 @@ class Torture:
             env=self.stack.environment(self.settings()), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, text=True)
 
-    def until_told(self, words, seconds=60):
+    def until_told(self, words, seconds=300):
         """Reads what is told meanwhile up to a line with these words."""
         deadline = time.monotonic() + seconds
         told = []
@@ -68,7 +68,7 @@ class Torture:
             assert line, f"it ended without {words!r}: {told}"
         raise AssertionError(f"{words!r} was not told: {told}")
 
-    def finish(self, seconds=120):
+    def finish(self, seconds=600):
         """Its exit code, its report, and what it told."""
         deadline = time.monotonic() + seconds
         while self.process.poll() is None:
@@ -76,7 +76,7 @@ class Torture:
             # The main thread alone may start processes; the pipes hold more than is told meanwhile.
             self.keep_pids()
             time.sleep(0.05)
-        stdout, stderr = self.process.communicate(timeout=30)
+        stdout, stderr = self.process.communicate(timeout=120)
         return self.process.returncode, stdout and json.loads(stdout), stderr
 
     def run(self, *arguments):
@@ -195,7 +195,8 @@ def test_the_command_that_the_stack_asks_for_is_named_and_with_mend_is_run(tortu
     # What was in the read model is gone, and Kafka has not kept it: only PostgreSQL has it all.
     torture.fault("all-lost", f"PYTHONPATH={here} python3 -c 'from support.kafka import delete_all; "
                   f"delete_all(\"{stack.brokers}\", \"{stack.topic}\", 8)' && redis-cli -u {stack.redis.url} FLUSHALL")
-    code, report, told = torture.run("--rounds", "1", "--patience", "5s", "--mend")
+    # As long as it waits before it names the command, so long it waits for what the command has mended.
+    code, report, told = torture.run("--rounds", "1", "--patience", "60s", "--mend")
     assert report["commandNamed"] == report["commandRun"] == "tallyctl rebuild", (report, told)
     assert code == FINE and report["violations"] == 0 and report["compared"], (report, told)
 

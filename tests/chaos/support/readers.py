@@ -1,8 +1,8 @@
 """Readers: threads that read users and totals without pause, and keep every answer that no client should ever see.
 
 An answer is the truth of some moment that is not before one already told, or it says that it is none: 503 with the
-problem type read-model-incomplete or unavailable. So a version or a number of users that goes down, a 404 of a user who
-exists, and any other status are kept as wrong.
+problem type read-model-incomplete or unavailable. So a version or a number of users that goes down, two counts of one
+version of a user, a 404 of a user who exists, and any other status are kept as wrong.
 """
 import random
 import threading
@@ -37,6 +37,7 @@ class Readers(Repeating):
         self.answers = Counter()
         self.wrong = []
         self.unavailable_s = 0.0  # the longest time in which a thread got nothing but 503
+        self._counts = {}  # of each version of each user, as it was told first
         self._address = stack.query.api
         self._users = users
         self._stats = stats
@@ -94,6 +95,11 @@ class Readers(Repeating):
         if now < seen.get(user, 0):
             self._keep(("went down", user, seen[user], document))
         seen[user] = max(now, seen.get(user, 0))
+        if user is not None:
+            counts = document["postCount"], document["commentCount"]
+            told = self._counts.setdefault((user, now), counts)
+            if told != counts:
+                self._keep(("another count of the same version", user, told, document))
         return "200"
 
     def _keep(self, what):

@@ -24,9 +24,11 @@ class Server:
 
     def stop_immediately(self):
         """PostgreSQL's immediate shutdown: no checkpoint, recovery at the next start."""
-        pid = int(self._act("pid"))
-        os.kill(pid, signal.SIGQUIT)
+        os.kill(self.pid(), signal.SIGQUIT)
         until(f"{self.name} has ended", lambda: not self.runs(), pause_s=0.01)
+
+    def pid(self):
+        return int(self._act("pid"))
 
     def start(self):
         """Until it answers. Nothing where it runs."""

@@ -17,11 +17,13 @@ def recreate(stack):
     # The broker removes what it held a moment after it has said so.
     until("the topic is made anew",
           lambda: stack.ctl("topics", "create", "--partitions", str(PARTITIONS)).returncode == 0)
+    kafka.until_led(stack.brokers, stack.topic, PARTITIONS)
 
 
 def add_partitions(stack, count):
     kafka.add_partitions(stack.brokers, stack.topic, count)
     until("the topic has more partitions", lambda: partitions(stack) == count)
+    kafka.until_led(stack.brokers, stack.topic, count)
     stack.partitions = count
 
 

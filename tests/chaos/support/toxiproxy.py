@@ -17,8 +17,12 @@ class Toxiproxy(Process):
 
     def start(self):
         self.spawn()
-        until("toxiproxy answers", lambda: self._call("GET", "/version") is not None)
+        until("toxiproxy answers", self._answers)
         return self
+
+    def _answers(self):
+        self.spawn_again_where_its_port_was_taken()
+        return self._call("GET", "/version") is not None
 
     def add(self, name, upstream_port, port=None):
         """Passes a port of its own on to another; returns it."""
@@ -43,5 +47,5 @@ class Toxiproxy(Process):
     def _call(self, method, path, body=None):
         request = urllib.request.Request(f"http://127.0.0.1:{self._port}{path}", method=method,
                                          data=None if body is None else json.dumps(body).encode())
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=120) as answer:
             return answer.read().decode()

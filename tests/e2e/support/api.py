@@ -28,7 +28,7 @@ class Client:
         self.address = address
         self._local = threading.local()
 
-    def request(self, method, path, body=None, headers=None, timeout=30):
+    def request(self, method, path, body=None, headers=None, timeout=90):
         """Sends once. OSError or http.client.HTTPException where no whole answer came."""
         headers = dict(headers or {})
         if body is not None and not isinstance(body, (bytes, str)):

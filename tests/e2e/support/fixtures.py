@@ -21,8 +21,8 @@ def log_folder(tmp_path_factory):
 def make_stack(log_folder):
     """A function that gives a running stack as a context; its logs go into a folder of that name."""
     @contextmanager
-    def make(name):
-        stack = Stack(os.path.join(log_folder, re.sub(r"[^a-zA-Z0-9_]+", "-", name)[:100]))
+    def make(name, **more):
+        stack = Stack(os.path.join(log_folder, re.sub(r"[^a-zA-Z0-9_]+", "-", name)[:100]), **more)
         try:
             yield stack.start()
         finally:

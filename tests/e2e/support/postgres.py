@@ -35,7 +35,11 @@ class Postgres(Process):
         if not os.path.exists(self.data):
             self._create()
         self.spawn()
-        until("PostgreSQL answers", lambda: psql(self.dsn, "SELECT 1"))
+        until("PostgreSQL answers", self._answers)
+
+    def _answers(self):
+        self.spawn_again_where_its_port_was_taken()
+        return psql(self.dsn, "SELECT 1")
 
     def stop(self, how=signal.SIGINT):
         self.signal(how)

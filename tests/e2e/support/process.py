@@ -1,25 +1,51 @@
 """Processes of a stack: started with a log of their own, stopped however a test likes, gone at the end."""
+import fcntl
 import json
 import os
 import random
 import signal
 import socket
 import subprocess
+from collections import deque
 
 from support.wait import until
 
 
+# As deploy/local reserves ports (port_reserve in its lib/state.sh): whoever holds the lock on the file of a port may use it.
+PORTS_FOLDER = os.path.join(os.environ.get("XDG_RUNTIME_DIR") or "/tmp", f"tally-ports-{os.geteuid()}")
+ADDRESS_IN_USE = b"Address already in use"
+_given = set()
+# No more than these stay locked: select() takes no descriptor beyond 1,023. Whatever was given a port before them is gone
+# by now, or listens on it.
+_held = deque()
+HELD_MOST = 256
+
+
 def free_port():
-    """A port nobody listens on, from below the range that the kernel gives to outgoing connections."""
-    for _ in range(200):
-        port = random.randint(20000, 32000)
+    """A port that nobody listens on and that nobody else is given meanwhile, from below the range that the kernel gives to
+    outgoing connections."""
+    os.makedirs(PORTS_FOLDER, mode=0o700, exist_ok=True)
+    for _ in range(1000):
+        port = random.randint(15000, 31999)
+        if port not in _given and _reserve(port):
+            _given.add(port)
+            return port
+    raise AssertionError("no free port between 15000 and 31999")
+
+
+def _reserve(port):
+    descriptor = os.open(os.path.join(PORTS_FOLDER, str(port)), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-                return port
-            except OSError:
-                continue
-    raise AssertionError("no free port between 20000 and 32000")
+            probe.bind(("127.0.0.1", port))
+    except OSError:
+        os.close(descriptor)
+        return False
+    _held.append(descriptor)
+    if len(_held) > HELD_MOST:
+        os.close(_held.popleft())
+    return True
 
 
 class Process:
@@ -36,6 +62,7 @@ class Process:
         self.log = log
         self.folder = folder
         self._popen = None
+        self._log_before = 0
 
     @property
     def pid(self):
@@ -47,19 +74,30 @@ class Process:
     def spawn(self):
         assert not self.runs(), f"{self.name} runs already"
         with open(self.log, "ab") as log:
+            self._log_before = log.tell()
             self._popen = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", *self.command], env=self.environment, cwd=self.folder,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def spawn_again_where_its_port_was_taken(self):
+        """For a condition that waits for a start. A port that is free when it is chosen may be taken for a moment when it
+        is needed, by somebody who looks for a free one."""
+        if self._popen is None or self.runs():
+            return
+        with open(self.log, "rb") as log:
+            log.seek(self._log_before)
+            taken = ADDRESS_IN_USE in log.read()
+        if taken:
+            self.spawn()
 
     def signal(self, number):
         if self.runs():
             self._popen.send_signal(number)
 
     def kill(self):
-        """SIGKILL, and waits for the end."""
+        """SIGKILL, and waits for the end. Whether that is what ended it."""
         self.signal(signal.SIGKILL)
-        if self._popen is not None:
-            self._popen.wait(timeout=30)
+        return self._popen is not None and self._popen.wait(timeout=120) == -signal.SIGKILL
 
     def pause(self):
         self.signal(signal.SIGSTOP)
@@ -68,12 +106,12 @@ class Process:
     def resume(self):
         self.signal(signal.SIGCONT)
 
-    def terminate(self, seconds=60):
+    def terminate(self, seconds=120):
         """SIGTERM; returns the exit code."""
         self.signal(signal.SIGTERM)
         return self._popen.wait(timeout=seconds)
 
-    def wait(self, seconds=60):
+    def wait(self, seconds=120):
         return self._popen.wait(timeout=seconds)
 
     def _state(self):

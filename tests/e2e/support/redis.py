@@ -8,24 +8,32 @@ from support.wait import until
 
 
 class Redis(Process):
+    # What a killed Redis has written is kept all the same, and it never waits for a slow disk, as it would with everysec.
+    appendfsync = "no"
+
     def __init__(self, folder, log):
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.data = os.path.join(folder, "redis")
         os.makedirs(self.data, exist_ok=True)
         command = ["redis-server", "--bind", "127.0.0.1", "--port", str(self.port), "--dir", self.data,
-                   "--loglevel", "warning", "--save", "", "--appendonly", "yes", "--appendfsync", "everysec",
-                   "--maxmemory-policy", "noeviction"]
+                   "--loglevel", "warning", "--save", "", "--appendonly", "yes", "--appendfsync", self.appendfsync,
+                   # What a test copies from the folder, or cuts off there, is not written anew meanwhile.
+                   "--auto-aof-rewrite-percentage", "0", "--maxmemory-policy", "noeviction"]
         super().__init__("redis", command, dict(os.environ), log, folder)
 
     def start(self):
         self.spawn()
-        until("Redis answers", lambda: self.call("PING") == "PONG")
+        until("Redis answers", self._answers)
+
+    def _answers(self):
+        self.spawn_again_where_its_port_was_taken()
+        return self.call("PING") == "PONG"
 
     def call(self, *words):
         """One command by redis-cli; the reply as its raw text."""
         done = subprocess.run(["redis-cli", "-h", "127.0.0.1", "-p", str(self.port), "--raw", *words],
-                              capture_output=True, text=True, timeout=30, check=False)
+                              capture_output=True, text=True, timeout=120, check=False)
         if done.returncode != 0:
             raise OSError(f"redis-cli {words}: {done.stdout}{done.stderr}")
         return done.stdout.rstrip("\n")

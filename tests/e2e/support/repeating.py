@@ -1,7 +1,7 @@
 """Doing something again and again beside what a test does."""
 import threading
 
-PATIENCE_S = 60
+PATIENCE_S = 180
 
 
 class Repeating:

@@ -16,9 +16,17 @@ from support.api import Client, Response
 from support.murmur2 import partition_of
 from support.process import Process, free_port
 from support.redis import Redis
-from support.wait import until
+from support.wait import PATIENCE_S, until
 
 PARTITIONS = 8
+# What a service waits before it calls a server dead, many times what is right in production: on a machine that stands still
+# for a second nothing is dead. {setting: (value, the programs that have it)}
+PATIENT = {
+    "TALLY_BREAKER_MS": ("10000", ("command", "query")),
+    "TALLY_COMMAND_TIMEOUT_MS": ("60000", ("command",)),
+    "TALLY_REDIS_TIMEOUT_MS": ("10000", ("projector", "query", "ctl")),
+    "TALLY_DRAIN_MS": ("60000", ("command", "projector", "query", "ctl")),
+}
 TALLIED = """
 SELECT u.id, u.version, (SELECT count(*) FROM posts p WHERE p.author_id = u.id AND p.deleted_at IS NULL),
        (SELECT count(*) FROM comments c WHERE c.author_id = u.id)
@@ -67,13 +75,14 @@ class Service(Process):
         until(f"{self.name} is ready", self._ready_or_dead)
 
     def _ready_or_dead(self):
+        self.spawn_again_where_its_port_was_taken()
         if not self.runs():
             raise RuntimeError(f"{self.name} ended with {self._popen.returncode}:\n{self.log_tail()}")
         answer = self.look("/readyz?verbose")
         assert answer.status == 200, answer.body
         return True
 
-    def look(self, path, timeout=10):
+    def look(self, path, timeout=30):
         """GET on the admin port."""
         try:
             with urllib.request.urlopen(f"http://{self.admin}{path}", timeout=timeout) as answer:
@@ -96,7 +105,8 @@ class Stack:
     living = []
     log_level = "debug"
 
-    def __init__(self, folder):
+    def __init__(self, folder, impatient=()):
+        """`impatient`: the programs that wait no longer than they do in production."""
         self.folder = str(folder)
         # Of an earlier run: its data would be taken for this one's.
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -110,6 +120,7 @@ class Stack:
         self.dsn = urlunsplit(urlsplit(self.server_dsn)._replace(path=f"/{self.database}"))
         self.redis = Redis(self.folder, os.path.join(self.folder, "redis.log"))
         self.services = []
+        self.impatient = impatient
         self.partitions = PARTITIONS
         self._user_count = 0
         Stack.living.append(self)
@@ -130,7 +141,8 @@ class Stack:
         self.redis.start()
         self.server_sql(f"CREATE DATABASE {self.database}")
         self.ctl("migrate", check=0)
-        self.ctl("topics", "create", "--partitions", str(PARTITIONS), check=0)
+        until("the topics are made", lambda: self.ctl("topics", "create", "--partitions", str(PARTITIONS), check=0))
+        kafka.until_led(self.brokers, self.topic, PARTITIONS)
 
     def add(self, kind, **settings):
         number = 1 + sum(service.kind == kind for service in self.services)
@@ -165,6 +177,8 @@ class Stack:
             settings.update(TALLY_DLQ_TOPIC=self.dlq_topic, TALLY_CONSUMER_GROUP=f"tally-e2e-{self.id}")
         if kind in ("projector", "query", "ctl"):
             settings["TALLY_REDIS_URL"] = self.redis.url
+        if kind not in self.impatient:
+            settings.update({name: value for name, (value, kinds) in PATIENT.items() if kind in kinds})
         return settings
 
     @staticmethod
@@ -204,7 +218,7 @@ class Stack:
 
     # --- tools --------------------------------------------------------------------------------------------
 
-    def ctl(self, *arguments, check=None, timeout=120, **settings):
+    def ctl(self, *arguments, check=None, timeout=300, **settings):
         """tallyctl on this stack; `check`: the exit code that is expected."""
         own = self.settings_of("ctl")
         for service in reversed(self.services):
@@ -220,7 +234,7 @@ class Stack:
                 f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
         return done
 
-    def sql(self, statement, timeout=60):
+    def sql(self, statement, timeout=120):
         """Rows of text, by psql on the stack's database."""
         return psql(self.dsn, statement, timeout)
 
@@ -284,11 +298,11 @@ class Stack:
         stats = self.stats()
         return stats["users"], stats["posts"], stats["comments"]
 
-    def until_swept(self, seconds=60):
+    def until_swept(self, seconds=PATIENCE_S):
         """Until the background half of deleting has nothing more to do."""
         until("nothing is left to sweep", lambda: self.sql(UNSWEPT) == [["0"]], seconds)
 
-    def until_equal(self, seconds=60):
+    def until_equal(self, seconds=PATIENCE_S):
         """Waits until the read model equals a recount, both by our own count and by tallyctl verify; returns it."""
         self.until_swept(seconds)
         source = self.recount()
@@ -322,7 +336,7 @@ class Stack:
         return f"tally:{generation}:{{{partition_of(user, self.partitions)}}}:user:{user}"
 
 
-def psql(dsn, statement, timeout=60):
+def psql(dsn, statement, timeout=120):
     done = subprocess.run(
         ["psql", "-X", "-q", "-A", "-t", "-F", "\t", "-v", "ON_ERROR_STOP=1", "-d", dsn, "-c", statement],
         capture_output=True, text=True, timeout=timeout, check=False)

@@ -1,0 +1,26 @@
+"""tallyctl explain beside writers: what it says of everybody adds up at every moment."""
+import json
+
+from support.load import Load
+from support.oracle import until_equal
+from support.scale import scaled
+
+FINE = 0
+# Of many more: each is one of many at random.
+SAMPLE = scaled(10_000, 300)
+USERS = scaled(20_000, 600)
+
+
+def test_for_random_users_the_sum_of_the_deltas_is_the_count_shown_under_load(own_stack, figures):
+    stack = own_stack
+    with Load(stack, users=USERS) as load:
+        before = load.acknowledged()
+        found = json.loads(stack.ctl("explain", "--sample", str(SAMPLE), "--json", timeout=1800).stdout)
+        beside = load.acknowledged() - before
+    figures.load("explain: load", load.per_second)
+    figures.at_least("explain: writes acknowledged meanwhile", beside, 1)
+    figures.exactly("explain: random users", found["usersSampled"], SAMPLE)
+    figures.exactly("explain: users whose count is not the sum of their events", SAMPLE - found["usersExplained"])
+    until_equal(stack)
+    again = json.loads(stack.ctl("explain", "--sample", str(SAMPLE), "--json", check=FINE, timeout=1800).stdout)
+    figures.exactly("explain: of as many others, at rest", SAMPLE - again["usersExplained"])
