@@ -270,8 +270,7 @@ static void send_round(struct tally_worker *worker, struct tally_flight *flight)
         return;
     }
     status = tally_round_fold(round, worker->model, &worker->encoder, &error);
-    if (status == TALLY_OK &&
-        (log_in_doubt(worker, round) || !may_write_letters(worker, round))) {
+    if (status == TALLY_OK && (log_in_doubt(worker, round) || !may_write_letters(worker, round))) {
         lose_partitions(worker, round);
         return;
     }
