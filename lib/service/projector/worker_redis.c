@@ -266,6 +266,8 @@ static enum tally_status resume_lost(struct tally_worker *worker, struct tally_e
     const int64_t raise = 1 + (int64_t)tally_random_below(&worker->random, UINT32_MAX);
     status = tally_position_claim(worker->redis, worker->model->generation, lost, count, raise,
                                   positions, error);
+    /* The first write of a connection: a server that answers may refuse every one. */
+    tally_report_say(worker->report, TALLY_REPORT_REDIS, status == TALLY_OK ? NULL : error->text);
     if (status == TALLY_OK)
         status = await_switch(worker, error);
     for (size_t i = 0; i < count && status == TALLY_OK; i++)
