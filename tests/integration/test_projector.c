@@ -465,3 +465,50 @@ Test(projector, stops_by_name_where_redis_is_told_to_evict_keys_later)
     cr_expect_not_null(strstr(error.text, "noeviction"), "%s", error.text);
     fixture_close(&fixture);
 }
+
+/* Waits until the check of progress in /readyz says `ready`; returns its reason. */
+static const char *await_progress(struct projector *projector, bool ready)
+{
+    static char reason[256];
+    const int64_t give_up_us = tally_clock_monotonic_us() + 60LL * 1000 * 1000;
+    while (tally_projector_progress_ready(projector->handle, reason) != ready) {
+        cr_assert(tally_clock_monotonic_us() < give_up_us, "ready stays %d", !ready);
+        usleep(10000);
+    }
+    return reason;
+}
+
+Test(projector, is_unready_with_the_reason_while_a_dead_letter_cannot_be_written)
+{
+    struct fixture fixture = {0};
+    struct projector projector = {0};
+    const struct tally_producer_message poison = {
+        .key = "1", .key_length = 1, .value = "x", .value_length = 1};
+    projector.settings.projector_stall_ms = 1000;
+    fixture_open(&fixture);
+    (void)strncat(fixture.dead_topic, ".none",
+                  sizeof fixture.dead_topic - strlen(fixture.dead_topic) - 1);
+    projector_start(&fixture, &projector);
+    fixture_send_history(&fixture, 1, 1, 3);
+    fixture_await_applied(&fixture);
+    (void)await_progress(&projector, true);
+    fixture_send_raw(&fixture, 1, &poison);
+    const char *reason = await_progress(&projector, false);
+    cr_expect_not_null(strstr(reason, "has made no progress"), "%s", reason);
+    cr_expect_not_null(strstr(reason, ".none does not exist"), "%s", reason);
+    /* However often it is tried again. */
+    const double resyncs = projector_metric(&projector, "tally_projector_resyncs_total");
+    for (double now = resyncs; now < resyncs + 3;
+         now = projector_metric(&projector, "tally_projector_resyncs_total")) {
+        char text[256];
+        cr_assert_not(tally_projector_progress_ready(projector.handle, text));
+        usleep(1000);
+    }
+    cr_expect_eq(projector_metric(&projector, "tally_projector_consumer_restarts_total"), 0);
+    fixture_create_dead_topic(&fixture);
+    (void)await_progress(&projector, true);
+    fixture_await_applied(&fixture);
+    cr_expect_str_eq(fixture_user(&fixture, 1), "3 1 1 - 1");
+    projector_stop(&projector);
+    fixture_close(&fixture);
+}

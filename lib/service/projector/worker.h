@@ -27,8 +27,10 @@ struct tally_flight {
 struct tally_watch {
     int64_t fresh_at_ms;      /* wall clock for which all of the log was applied, 0: not known */
     int64_t fresh_written_ms; /* what of it Redis knows */
-    int64_t progress_us;      /* monotonic: something was applied, or nothing was to be */
+    int64_t progress_us;      /* monotonic: something was applied, or nothing was to be; 0: it was
+                               * another member's */
     int64_t progress_offset;
+    int64_t resumed_us;     /* monotonic: reading went on from its position */
     int64_t doubted_us;     /* monotonic: the log was, last; 0: never */
     int64_t doubted_offset; /* of the event for which it was */
 };
@@ -73,8 +75,9 @@ struct tally_worker {
     struct tally_log_limit anomaly_limit, trouble_limit, letter_limit, lost_limit;
     struct tally_log_repeat redis_losses;
 
-    struct tally_error trouble; /* the last one, for the reason of a stall; OK: none */
-    struct tally_error fatal;   /* OK: none; else the thread ends */
+    struct tally_error
+        trouble;              /* since something was applied, for the reason of a stall; OK: none */
+    struct tally_error fatal; /* OK: none; else the thread ends */
 };
 
 /* worker.c */

@@ -54,15 +54,18 @@ static enum tally_status receive_outcome(struct tally_worker *worker,
     return status;
 }
 
-/* Tells Kafka, for the tools that look there, how far the calls have brought each partition. */
-static void store_offsets(struct tally_worker *worker, const struct tally_round *round)
+/* What the calls have brought about: there is no trouble any more, and Kafka is told, for the tools
+ * that look there, how far each partition is. */
+static void note_applied(struct tally_worker *worker, const struct tally_round *round)
 {
     for (size_t i = 0; i < round->call_count; i++) {
         const struct tally_round_call *call = &round->calls[i];
         const struct tally_partition *partition = &worker->model->partitions[call->partition];
-        if (call->events > 0 && partition->standing == TALLY_PARTITION_CURRENT &&
-            partition->applied == call->to_offset)
-            tally_consumer_store(worker->consumer, call->partition, call->to_offset);
+        if (call->events == 0 || partition->standing != TALLY_PARTITION_CURRENT ||
+            partition->applied != call->to_offset)
+            continue;
+        worker->trouble.status = TALLY_OK;
+        tally_consumer_store(worker->consumer, call->partition, call->to_offset);
     }
 }
 
@@ -79,7 +82,7 @@ bool tally_worker_collect_round(struct tally_worker *worker, struct tally_round 
             tally_worker_fail(worker, &error);
         return false;
     }
-    store_offsets(worker, round);
+    note_applied(worker, round);
     /* Only what Redis has written shows that it is well: it may answer and refuse every write. */
     if (round->call_count > 0)
         worker->backoff.attempts = 0;
@@ -270,8 +273,7 @@ static void send_round(struct tally_worker *worker, struct tally_flight *flight)
         return;
     }
     status = tally_round_fold(round, worker->model, &worker->encoder, &error);
-    if (status == TALLY_OK &&
-        (log_in_doubt(worker, round) || !may_write_letters(worker, round))) {
+    if (status == TALLY_OK && (log_in_doubt(worker, round) || !may_write_letters(worker, round))) {
         lose_partitions(worker, round);
         return;
     }

@@ -19,7 +19,8 @@ static void note_fresh(struct tally_watch *watch, const struct tally_partition *
 static void note_progress(struct tally_watch *watch, const struct tally_partition *partition,
                           int64_t lag, bool paused, int64_t now_us)
 {
-    if (lag > 0 && partition->applied == watch->progress_offset && !paused)
+    const bool known = watch->progress_us != 0;
+    if (known && lag > 0 && partition->applied == watch->progress_offset && !paused)
         return;
     watch->progress_us = now_us;
     watch->progress_offset = partition->applied;
@@ -44,6 +45,8 @@ static int64_t observe(struct tally_worker *worker, int32_t id, int64_t now_us, 
             lag.seconds = (double)(now_ms - since_ms) / 1000;
         note_progress(watch, partition, lag.events, worker->paused, now_us);
         still_us = now_us - watch->progress_us;
+    } else if (worker->joined) {
+        watch->progress_us = 0;
     }
     tally_report_set_lag(worker->report, id, &lag);
     return still_us;
@@ -51,7 +54,8 @@ static int64_t observe(struct tally_worker *worker, int32_t id, int64_t now_us, 
 
 /* Says whether the projector stands still, and gives a consumer up that does so for twice as long
  * while Redis is there. */
-static void judge_progress(struct tally_worker *worker, int32_t slowest, int64_t still_us)
+static void judge_progress(struct tally_worker *worker, int32_t slowest, int64_t still_us,
+                           int64_t now_us)
 {
     const int64_t stall_us = worker->options->settings->projector_stall_ms * 1000;
     char reason[TALLY_REPORT_REASON_BYTES];
@@ -64,7 +68,9 @@ static void judge_progress(struct tally_worker *worker, int32_t slowest, int64_t
                    still_us / 1000000, worker->trouble.status != TALLY_OK ? ": " : "",
                    worker->trouble.status != TALLY_OK ? worker->trouble.text : "");
     tally_report_say(worker->report, TALLY_REPORT_PROGRESS, reason);
-    if (still_us <= 2 * stall_us || worker->redis == NULL ||
+    /* A partition that goes back to its position again and again has another reason. */
+    if (still_us <= 2 * stall_us || now_us - worker->watches[slowest].resumed_us <= 2 * stall_us ||
+        worker->redis == NULL ||
         worker->model->partitions[slowest].standing != TALLY_PARTITION_CURRENT)
         return;
     tally_log(TALLY_LOG_ERROR, "projector.consumer_stuck", TALLY_TEXT("reason", reason));
@@ -83,7 +89,7 @@ static void observe_all(struct tally_worker *worker, int64_t now_us)
             slowest = i;
         }
     }
-    judge_progress(worker, slowest, still_us);
+    judge_progress(worker, slowest, still_us, now_us);
 }
 
 /* Says whether Kafka answers: without that nobody knows what is missing. */

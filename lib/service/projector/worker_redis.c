@@ -209,12 +209,16 @@ static enum tally_status resume(struct tally_worker *worker, const struct return
     if (status != TALLY_OK)
         return position->present ? status : confirm_missing(worker, error);
     tally_partition_resume(&worker->model->partitions[trip->id], position);
+    struct tally_watch *watch = &worker->watches[trip->id];
     const int64_t now_us = tally_clock_monotonic_us();
-    worker->watches[trip->id] = (struct tally_watch){
-        .progress_us = now_us,
+    /* To come back to where it stands is no progress. */
+    const bool still = watch->progress_us != 0 && watch->progress_offset == position->offset;
+    *watch = (struct tally_watch){
+        .progress_us = still ? watch->progress_us : now_us,
         .progress_offset = position->offset,
-        .doubted_us = worker->watches[trip->id].doubted_us,
-        .doubted_offset = worker->watches[trip->id].doubted_offset,
+        .resumed_us = now_us,
+        .doubted_us = watch->doubted_us,
+        .doubted_offset = watch->doubted_offset,
     };
     tally_log(TALLY_LOG_INFO, "projector.partition_resumed", TALLY_INTEGER("partition", trip->id),
               TALLY_INTEGER("generation", worker->model->generation),
@@ -328,7 +332,6 @@ void tally_worker_resync(struct tally_worker *worker)
     if (status == TALLY_OK) {
         worker->reassign = false;
         worker->position_missing_us = 0;
-        worker->trouble.status = TALLY_OK;
         return;
     }
     if (tally_redis_broken(worker->redis)) {
