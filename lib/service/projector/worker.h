@@ -48,6 +48,7 @@ struct tally_worker {
     struct tally_tip *tip;
     struct tally_dead_letters *letters;
     int64_t topic_missing_us; /* monotonic, since when; 0: it is there */
+    bool topology_doubted;    /* another partition count may be why the group rebalanced */
     bool joined;
     int64_t owned_ms; /* wall clock of the last change of ownership */
     bool paused;      /* by an operator: nothing is fetched, the group's membership is kept */
@@ -110,7 +111,8 @@ void tally_worker_resync(struct tally_worker *worker);
  * record. */
 void tally_worker_gather(struct tally_worker *worker, int timeout_ms);
 
-/* While the topic is said to be gone: whether it is back, or gone for good. */
+/* While the topic is said to be gone, or another one: whether it is there, gone for good, or has
+ * changed. Repeated until Kafka answers. */
 void tally_worker_check_topic(struct tally_worker *worker);
 
 /* worker_apply.c */

@@ -281,7 +281,8 @@ static void send_round(struct tally_worker *worker, struct tally_flight *flight)
         status = tally_dead_letters_write(worker->letters, round, LETTER_WAIT_MS, &error);
     if (status != TALLY_OK) {
         const bool final =
-            status == TALLY_CONFIG && is_still_there(worker, round->headless->record.partition);
+            status == TALLY_CONFIG &&
+            (round->headless == NULL || is_still_there(worker, round->headless->record.partition));
         give_up_round(worker, round, &error);
         if (final)
             tally_worker_fail(worker, &error);
