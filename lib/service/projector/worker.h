@@ -30,9 +30,11 @@ struct tally_watch {
     int64_t progress_us;      /* monotonic: something was applied, or nothing was to be; 0: it was
                                * another member's */
     int64_t progress_offset;
-    int64_t resumed_us;     /* monotonic: reading went on from its position */
-    int64_t doubted_us;     /* monotonic: the log was, last; 0: never */
-    int64_t doubted_offset; /* of the event for which it was */
+    int64_t unanswered_us;     /* monotonic: Kafka did not answer for its log; 0: it did */
+    int64_t unanswered_tip_ms; /* the tip's last answer then */
+    int64_t resumed_us;        /* monotonic: reading went on from its position */
+    int64_t doubted_us;        /* monotonic: the log was, last; 0: never */
+    int64_t doubted_offset;    /* of the event for which it was */
 };
 
 struct tally_worker {
@@ -93,6 +95,8 @@ void tally_worker_replace_consumer(struct tally_worker *worker);
 
 /* Sets the reason to stop; the first one stays. */
 void tally_worker_fail(struct tally_worker *worker, const struct tally_error *error);
+/* Whether it is told to stop, or has a reason to. */
+bool tally_worker_stopping(const struct tally_worker *worker);
 
 /* worker_redis.c: the connection and the way back to a known state. */
 /* Connects where there is no connection and the back-off is over. */

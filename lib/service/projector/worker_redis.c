@@ -9,7 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { WATERMARK_MS = 3000, LOG_INTERVAL_MS = 5000, MISSING_US = 5 * 1000 * 1000 };
+enum {
+    WATERMARK_MS = 3000,
+    LOG_INTERVAL_MS = 5000,
+    SWITCH_RETRY_MS = 50,
+    MISSING_US = 5 * 1000 * 1000,
+    ASK_AGAIN_US = 15 * 1000 * 1000,
+};
 
 enum tally_status tally_worker_read_pause(struct tally_worker *worker, struct tally_error *error)
 {
@@ -35,8 +41,11 @@ enum tally_status tally_worker_read_pause(struct tally_worker *worker, struct ta
 
 static void back_off(struct tally_worker *worker, const struct tally_error *error)
 {
-    worker->retry_us = tally_clock_monotonic_us() +
-                       tally_backoff_next_ms(&worker->backoff, &worker->random) * 1000;
+    /* A switch is a matter of moments, and no server is spared by waiting longer each time. */
+    const int64_t pause_ms = error->status == TALLY_FENCED
+                                 ? SWITCH_RETRY_MS
+                                 : tally_backoff_next_ms(&worker->backoff, &worker->random);
+    worker->retry_us = tally_clock_monotonic_us() + pause_ms * 1000;
     worker->trouble = *error;
 }
 
@@ -103,8 +112,12 @@ static enum tally_status begin_generation(struct tally_worker *worker, int64_t *
         return tally_fail(error, TALLY_NO_MEMORY, "watermarks");
     int64_t *highs = lows + count;
     enum tally_status status = TALLY_OK;
-    for (int32_t i = 0; i < count && status == TALLY_OK; i++)
-        status = tally_tip_ask(worker->tip, i, WATERMARK_MS, &lows[i], &highs[i], error);
+    for (int32_t i = 0; i < count && status == TALLY_OK; i++) {
+        tally_report_turn(worker->report);
+        status = tally_worker_stopping(worker)
+                     ? tally_fail(error, TALLY_UNAVAILABLE, "the projector is stopping")
+                     : tally_tip_ask(worker->tip, i, WATERMARK_MS, &lows[i], &highs[i], error);
+    }
     if (status == TALLY_OK)
         status = tally_log_whole(lows, count, error);
     const int64_t now = tally_clock_wall_us() / 1000000;
@@ -166,39 +179,84 @@ static enum tally_status confirm_missing(struct tally_worker *worker, struct tal
     return error->status;
 }
 
+/* Whether a lost partition can be resumed. One that Kafka has not answered for, since its broker is
+ * away, waits for the tip to get an answer: the question would hold all others up. */
+static bool is_due(const struct tally_worker *worker, int32_t id)
+{
+    const struct tally_watch *watch = &worker->watches[id];
+    return worker->model->partitions[id].standing == TALLY_PARTITION_LOST &&
+           (watch->unanswered_us == 0 ||
+            tally_tip_read(worker->tip, id).asked_at_ms != watch->unanswered_tip_ms ||
+            tally_clock_monotonic_us() - watch->unanswered_us > ASK_AGAIN_US);
+}
+
+static bool any_due(const struct tally_worker *worker)
+{
+    for (int32_t i = 0; i < worker->model->partition_count; i++) {
+        if (is_due(worker, i))
+            return true;
+    }
+    return false;
+}
+
 /* What is asked of Kafka for a partition that goes back to its position. */
 struct return_trip {
     int32_t id;
+    bool answered;
     struct tally_position position;
     struct tally_log log;
 };
 
+/* Asks for the log's ends of one partition; the more have not been answered for, the shorter it
+ * waits. */
+static enum tally_status ask_ends(struct tally_worker *worker, struct return_trip *trip,
+                                  size_t unanswered, struct tally_error *error)
+{
+    struct tally_log *log = &trip->log;
+    struct tally_watch *watch = &worker->watches[trip->id];
+    log->cluster = worker->topology.cluster;
+    log->partitions = worker->topology.partitions;
+    tally_report_turn(worker->report); /* a slow Kafka is no stuck loop */
+    if (tally_worker_stopping(worker))
+        return tally_fail(error, TALLY_UNAVAILABLE, "the projector is stopping");
+    const enum tally_status status = tally_tip_ask(
+        worker->tip, trip->id, WATERMARK_MS / (1 + (int)unanswered), &log->low, &log->high, error);
+    trip->answered = status == TALLY_OK;
+    watch->unanswered_us = trip->answered ? 0 : tally_clock_monotonic_us();
+    watch->unanswered_tip_ms = tally_tip_read(worker->tip, trip->id).asked_at_ms;
+    return status;
+}
+
 /* Asks for the log's ends and for the record before each position, by which a topic that was made
- * anew is known where its offsets happen to fit. */
+ * anew is known where its offsets happen to fit. Where it fails, some may be answered. */
 static enum tally_status ask_logs(struct tally_worker *worker, struct return_trip *trips,
                                   size_t count, struct tally_consumer_start *starts,
                                   int64_t *timestamps_ms, struct tally_error *error)
 {
     enum tally_status status = TALLY_OK;
     size_t marked = 0;
-    for (size_t i = 0; i < count && status == TALLY_OK; i++) {
-        struct tally_log *log = &trips[i].log;
+    size_t unanswered = 0;
+    for (size_t i = 0; i < count; i++) {
+        const struct tally_log *log = &trips[i].log;
         const struct tally_position *position = &trips[i].position;
-        log->cluster = worker->topology.cluster;
-        log->partitions = worker->topology.partitions;
-        tally_report_turn(worker->report); /* a slow Kafka is no stuck loop */
-        status =
-            tally_tip_ask(worker->tip, trips[i].id, WATERMARK_MS, &log->low, &log->high, error);
-        if (position->mark_ms > 0 && position->offset > log->low && position->offset <= log->high)
+        const enum tally_status asked = ask_ends(worker, &trips[i], unanswered, error);
+        if (asked != TALLY_OK) {
+            status = asked;
+            unanswered++;
+        } else if (position->mark_ms > 0 && position->offset > log->low &&
+                   position->offset <= log->high) {
             starts[marked++] = (struct tally_consumer_start){trips[i].id, position->offset - 1};
+        }
     }
     tally_report_turn(worker->report);
-    if (status == TALLY_OK)
-        status = tally_tip_peek(worker->tip, starts, marked, WATERMARK_MS, timestamps_ms, error);
-    for (size_t i = 0, next = 0; i < count && status == TALLY_OK && next < marked; i++)
+    const enum tally_status peeked =
+        tally_tip_peek(worker->tip, starts, marked, WATERMARK_MS, timestamps_ms, error);
+    for (size_t i = 0; i < count && peeked != TALLY_OK; i++)
+        trips[i].answered = false;
+    for (size_t i = 0, next = 0; i < count && peeked == TALLY_OK && next < marked; i++)
         if (trips[i].id == starts[next].partition)
             trips[i].log.mark_ms = timestamps_ms[next++];
-    return status;
+    return peeked != TALLY_OK ? peeked : status;
 }
 
 static enum tally_status resume(struct tally_worker *worker, const struct return_trip *trip,
@@ -227,29 +285,44 @@ static enum tally_status resume(struct tally_worker *worker, const struct return
     return TALLY_OK;
 }
 
-/* The partitions that are not known; their users and those of foreign ones are forgotten. */
+/* The partitions to be resumed; the users of all that are not current are forgotten. */
 static size_t list_lost(struct tally_worker *worker, int32_t *lost)
 {
     size_t count = 0;
     for (int32_t i = 0; i < worker->model->partition_count; i++) {
         if (worker->model->partitions[i].standing != TALLY_PARTITION_CURRENT)
             tally_users_drop(worker->model->users, i);
-        if (worker->model->partitions[i].standing == TALLY_PARTITION_LOST)
+        if (is_due(worker, i))
             lost[count++] = i;
     }
     return count;
 }
 
-/* Read after the positions: a seal that is set later bumps the epochs that were just read, so that
- * what they are used for is refused. */
+/* FENCED: it is sealed. Read after the positions too: a seal that is set later bumps the epochs
+ * that were just read, so that what they are used for is refused. */
 static enum tally_status await_switch(struct tally_worker *worker, struct tally_error *error)
 {
     int64_t sealed = 0;
     enum tally_status status = tally_generation_sealed(worker->redis, &sealed, error);
     if (status == TALLY_OK && sealed == worker->model->generation)
-        status = tally_fail(error, TALLY_UNAVAILABLE,
+        status = tally_fail(error, TALLY_FENCED,
                             "generation %" PRId64 " is being replaced by another one", sealed);
     return status;
+}
+
+/* Resumes what Kafka has answered for; the first that does not fit its log ends it. */
+static enum tally_status resume_answered(struct tally_worker *worker,
+                                         const struct return_trip *trips, size_t count,
+                                         struct tally_error *error)
+{
+    for (size_t i = 0; i < count; i++) {
+        const enum tally_status status =
+            trips[i].answered ? resume(worker, &trips[i], error) : TALLY_OK;
+        if (status != TALLY_OK)
+            return status;
+    }
+    worker->position_missing_us = 0;
+    return TALLY_OK;
 }
 
 static enum tally_status resume_lost(struct tally_worker *worker, struct tally_error *error)
@@ -276,10 +349,15 @@ static enum tally_status resume_lost(struct tally_worker *worker, struct tally_e
         status = await_switch(worker, error);
     for (size_t i = 0; i < count && status == TALLY_OK; i++)
         trips[i] = (struct return_trip){.id = lost[i], .position = positions[i]};
-    if (status == TALLY_OK)
+    if (status == TALLY_OK) {
+        struct tally_error why = {0};
         status = ask_logs(worker, trips, count, starts, timestamps_ms, error);
-    for (size_t i = 0; i < count && status == TALLY_OK; i++)
-        status = resume(worker, &trips[i], error);
+        const enum tally_status resumed = resume_answered(worker, trips, count, &why);
+        if (resumed != TALLY_OK) {
+            status = resumed;
+            *error = why;
+        }
+    }
 memory:
     free(lost);
     free(positions);
@@ -311,11 +389,11 @@ static enum tally_status assign_current(struct tally_worker *worker, struct tall
 void tally_worker_resync(struct tally_worker *worker)
 {
     if (worker->redis == NULL || tally_clock_monotonic_us() < worker->retry_us ||
-        (!worker->reassign && !tally_model_incomplete(worker->model)))
+        (!worker->reassign && !any_due(worker)))
         return;
     struct tally_error error = {0};
     enum tally_status status = TALLY_OK;
-    if (tally_model_incomplete(worker->model)) {
+    if (any_due(worker)) {
         /* A partition that goes back to its position must not be given what was fetched beyond it,
          * also where this attempt fails halfway: nothing is delivered until all is assigned anew.
          */
@@ -324,16 +402,23 @@ void tally_worker_resync(struct tally_worker *worker)
         status = tally_consumer_assign(worker->consumer, NULL, 0, &error);
         if (status == TALLY_OK)
             status = find_generation(worker, &error);
+        if (status == TALLY_OK)
+            status = await_switch(worker, &error);
     }
     if (status == TALLY_OK)
         status = resume_lost(worker, &error);
-    if (status == TALLY_OK)
-        status = assign_current(worker, &error);
-    if (status == TALLY_OK) {
-        worker->reassign = false;
-        worker->position_missing_us = 0;
-        return;
+    /* Also where some are not resumed: the others go on. */
+    if (!tally_redis_broken(worker->redis)) {
+        struct tally_error why = {0};
+        const enum tally_status assigned = assign_current(worker, &why);
+        worker->reassign = assigned != TALLY_OK;
+        if (status == TALLY_OK) {
+            status = assigned;
+            error = why;
+        }
     }
+    if (status == TALLY_OK)
+        return;
     if (tally_redis_broken(worker->redis)) {
         tally_worker_disconnect(worker, &error);
         return;
