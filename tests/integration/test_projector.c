@@ -512,3 +512,61 @@ Test(projector, is_unready_with_the_reason_while_a_dead_letter_cannot_be_written
     projector_stop(&projector);
     fixture_close(&fixture);
 }
+
+static void remove_user(struct fixture *fixture, int64_t user_id)
+{
+    char key[TALLY_VIEW_KEY_BYTES];
+    tally_view_user_key(key, fixture_generation(fixture),
+                        tally_partition_of(user_id, FIXTURE_PARTITIONS), user_id);
+    remove_key(fixture, key);
+}
+
+Test(projector, flags_and_counts_a_user_whose_key_is_gone_whatever_it_knows_of_them)
+{
+    struct fixture fixture = {0};
+    struct projector projector = {0};
+    struct tally_event event = event_of(1, 3, TALLY_EVENT_POST_CREATED);
+    fixture_open(&fixture);
+    projector_start(&fixture, &projector);
+    fixture_send_history(&fixture, 1, 1, 2);
+    fixture_send_history(&fixture, 2, 1, 2);
+    fixture_await_applied(&fixture);
+    /* Remembered, and written as a whole since the timeline is another one. */
+    remove_user(&fixture, 1);
+    event.timeline = 2;
+    fixture_send(&fixture, &event);
+    fixture_await_applied(&fixture);
+    cr_expect_str_eq(fixture_user(&fixture, 1), "3 2 0 - 1");
+    projector_await_metric(&projector, "tally_projector_lost_users_total", 1);
+    projector_stop(&projector);
+    /* Not remembered. */
+    remove_user(&fixture, 2);
+    projector_start(&fixture, &projector);
+    fixture_send_history(&fixture, 2, 3, 4);
+    fixture_await_applied(&fixture);
+    cr_expect_str_eq(fixture_user(&fixture, 2), "4 1 1 - lost");
+    projector_await_metric(&projector, "tally_projector_lost_users_total", 1);
+    cr_expect_eq(projector_metric(&projector, "tally_projector_lost_users_total"), 1);
+    projector_stop(&projector);
+    fixture_close(&fixture);
+}
+
+Test(projector, goes_back_to_no_position_for_the_gap_that_a_poison_leaves)
+{
+    struct fixture fixture = {0};
+    struct projector projector = {0};
+    const struct tally_producer_message poison = {
+        .key = "1", .key_length = 1, .value = "x", .value_length = 1};
+    fixture_open(&fixture);
+    projector_start(&fixture, &projector);
+    fixture_send_history(&fixture, 1, 1, 3);
+    fixture_await_applied(&fixture);
+    const double resyncs = projector_metric(&projector, "tally_projector_resyncs_total");
+    fixture_send_raw(&fixture, 1, &poison); /* instead of version 4 */
+    fixture_send_history(&fixture, 1, 5, 6);
+    fixture_await_applied(&fixture);
+    cr_expect_eq(projector_metric(&projector, "tally_projector_events_total{outcome=\"gap\"}"), 1);
+    cr_expect_eq(projector_metric(&projector, "tally_projector_resyncs_total"), resyncs);
+    projector_stop(&projector);
+    fixture_close(&fixture);
+}

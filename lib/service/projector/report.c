@@ -104,9 +104,9 @@ static void register_metrics(struct tally_report *report, struct tally_metrics *
         tally_metrics_gauge(metrics, "tally_projector_cached_users", "User states in memory", "");
     own->loaded_users = tally_metrics_counter(metrics, "tally_projector_loaded_users_total",
                                               "User states read from Redis", "");
-    own->lost_users = tally_metrics_counter(
-        metrics, "tally_projector_lost_users_total",
-        "Users whose keys were gone from Redis when their counts were written", "");
+    own->lost_users =
+        tally_metrics_counter(metrics, "tally_projector_lost_users_total",
+                              "Users whose keys turned out to be gone from Redis", "");
     own->round_seconds = tally_metrics_histogram(
         metrics, "tally_projector_round_seconds",
         "Time from the first record of a round to Redis' confirmation of all of it", "",

@@ -7,7 +7,8 @@
 
 enum { LETTER_WAIT_MS = 10000, LOG_INTERVAL_MS = 1000, DOUBT_US = 5 * 1000 * 1000 };
 
-/* Users that this projector knew were gone from Redis when it wrote their counts. */
+/* Users whose keys turned out to be gone from Redis: when their counts were written, or by an event
+ * that is not their first. */
 static void tell_lost_users(struct tally_worker *worker, int32_t partition, int64_t users)
 {
     int64_t suppressed = 0;
@@ -147,6 +148,7 @@ static void account(struct tally_worker *worker, const struct tally_round *round
         const struct tally_round_item *item = &round->items[i];
         int64_t suppressed = 0;
         counts[item->outcome]++;
+        tell_lost_users(worker, item->record.partition, item->lost);
         const bool anomaly = item->outcome != TALLY_OUTCOME_APPLIED &&
                              item->outcome != TALLY_OUTCOME_DUPLICATE &&
                              item->outcome != TALLY_OUTCOME_DROPPED;
@@ -204,15 +206,16 @@ static void give_up_round(struct tally_worker *worker, const struct tally_round 
 /* Whether the round has a gap or a repeat, whose position then is to be compared with the log: a
  * topic that was made anew and filled again beyond the position goes on under the consumer's feet,
  * skips what it holds before, and shows again what was applied. Each is doubted once, a partition
- * not more often than every DOUBT_US, since a relay that died repeats as well. */
+ * not more often than every DOUBT_US, since a relay that died repeats as well. A gap of a user who
+ * was flagged before has its reason: an event of theirs was set aside. */
 static bool log_in_doubt(struct tally_worker *worker, const struct tally_round *round)
 {
     const int64_t now_us = tally_clock_monotonic_us();
     for (size_t i = 0; i < round->count; i++) {
         const struct tally_round_item *item = &round->items[i];
         struct tally_watch *watch = &worker->watches[item->record.partition];
-        const bool odd =
-            item->outcome == TALLY_OUTCOME_GAP || item->outcome == TALLY_OUTCOME_DUPLICATE;
+        const bool odd = (item->outcome == TALLY_OUTCOME_GAP && !item->flagged) ||
+                         item->outcome == TALLY_OUTCOME_DUPLICATE;
         if (!odd || item->record.offset == watch->doubted_offset ||
             (watch->doubted_us != 0 && now_us - watch->doubted_us <= DOUBT_US))
             continue;
