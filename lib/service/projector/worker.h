@@ -52,8 +52,9 @@ struct tally_worker {
     int64_t topic_missing_us; /* monotonic, since when; 0: it is there */
     bool topology_doubted;    /* another partition count may be why the group rebalanced */
     bool joined;
-    int64_t owned_ms; /* wall clock of the last change of ownership */
-    bool paused;      /* by an operator: nothing is fetched, the group's membership is kept */
+    int stuck_consumers; /* given up one after the other, while nothing was applied */
+    int64_t owned_ms;    /* wall clock of the last change of ownership */
+    bool paused;         /* by an operator: nothing is fetched, the group's membership is kept */
 
     struct tally_redis_url url;
     struct tally_redis *redis; /* NULL: not connected */

@@ -66,6 +66,8 @@ static void note_applied(struct tally_worker *worker, const struct tally_round *
             partition->applied != call->to_offset)
             continue;
         worker->trouble.status = TALLY_OK;
+        worker->stuck_consumers = 0;
+        tally_report_stuck(worker->report, false);
         tally_consumer_store(worker->consumer, call->partition, call->to_offset);
     }
 }

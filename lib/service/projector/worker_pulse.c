@@ -6,7 +6,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { PULSE_US = 500 * 1000, SUMMARY_US = 10 * 1000 * 1000, SERVER_US = 5 * 1000 * 1000 };
+enum {
+    PULSE_US = 500 * 1000,
+    SUMMARY_US = 10 * 1000 * 1000,
+    SERVER_US = 5 * 1000 * 1000,
+    STUCK_CONSUMERS_MOST = 3,
+};
 
 /* Moves fresh_at_ms to the latest time for which it is known that nothing was missing. */
 static void note_fresh(struct tally_watch *watch, const struct tally_partition *partition,
@@ -74,6 +79,8 @@ static void judge_progress(struct tally_worker *worker, int32_t slowest, int64_t
         worker->model->partitions[slowest].standing != TALLY_PARTITION_CURRENT)
         return;
     tally_log(TALLY_LOG_ERROR, "projector.consumer_stuck", TALLY_TEXT("reason", reason));
+    worker->stuck_consumers++;
+    tally_report_stuck(worker->report, worker->stuck_consumers >= STUCK_CONSUMERS_MOST);
     tally_worker_replace_consumer(worker);
 }
 
