@@ -99,7 +99,7 @@ void tally_worker_fail(struct tally_worker *worker, const struct tally_error *er
 /* Whether it is told to stop, or has a reason to. */
 bool tally_worker_stopping(const struct tally_worker *worker);
 
-/* worker_redis.c: the connection and the way back to a known state. */
+/* worker_redis.c: the connection. */
 /* Connects where there is no connection and the back-off is over. */
 void tally_worker_connect(struct tally_worker *worker);
 /* Closes the connection: what is in flight is forgotten, every partition lost. */
@@ -108,6 +108,10 @@ void tally_worker_disconnect(struct tally_worker *worker, const struct tally_err
  * be half filled. */
 enum tally_status tally_worker_read_pause(struct tally_worker *worker,
                                           struct tally_error *error) TALLY_MUST_CHECK;
+/* No attempt on Redis or at a resync for a while, for this reason. */
+void tally_worker_back_off(struct tally_worker *worker, const struct tally_error *error);
+
+/* worker_resync.c: the way back to a known state. */
 /* Reads the positions of lost partitions and starts reading from there. Nothing may be in flight,
  * no round half filled. */
 void tally_worker_resync(struct tally_worker *worker);

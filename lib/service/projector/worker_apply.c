@@ -196,9 +196,7 @@ static void give_up_round(struct tally_worker *worker, const struct tally_round 
                           const struct tally_error *error)
 {
     lose_partitions(worker, round);
-    worker->trouble = *error;
-    worker->retry_us = tally_clock_monotonic_us() +
-                       tally_backoff_next_ms(&worker->backoff, &worker->random) * 1000;
+    tally_worker_back_off(worker, error);
     int64_t suppressed = 0;
     if (tally_log_allow(&worker->letter_limit, LOG_INTERVAL_MS, &suppressed))
         tally_log(TALLY_LOG_ERROR, "projector.round_given_up", TALLY_TEXT("reason", error->text),
