@@ -498,8 +498,7 @@ Test(projector, is_unready_with_the_reason_while_a_dead_letter_cannot_be_written
     cr_expect_not_null(strstr(reason, ".none does not exist"), "%s", reason);
     /* However often it is tried again. */
     const double resyncs = projector_metric(&projector, "tally_projector_resyncs_total");
-    for (double now = resyncs; now < resyncs + 3;
-         now = projector_metric(&projector, "tally_projector_resyncs_total")) {
+    while (projector_metric(&projector, "tally_projector_resyncs_total") < resyncs + 3) {
         char text[256];
         cr_assert_not(tally_projector_progress_ready(projector.handle, text));
         usleep(1000);

@@ -242,7 +242,7 @@ static enum tally_status fold_item(struct tally_round *round, struct tally_model
         round->headless = item;
     if (status != TALLY_OK)
         return status;
-    if (item->poison != NULL) {
+    if (item->poison != NULL || item->slot == NULL) {
         tally_chunk_flag(chunk, item->record.offset, item->slot);
         return TALLY_OK;
     }
