@@ -265,7 +265,6 @@ static void tell_message(struct tally_consumer *consumer, rd_kafka_message_t *me
                          struct tally_consumer_event *event)
 {
     event->partition = message->partition;
-    event->offset = message->offset;
     if (message->err == RD_KAFKA_RESP_ERR_NO_ERROR) {
         event->kind = TALLY_CONSUMED_RECORD;
         event->record = (struct tally_record){

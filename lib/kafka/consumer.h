@@ -94,8 +94,7 @@ struct tally_record {
 
 struct tally_consumer_event {
     enum tally_consumed kind;
-    int32_t partition;
-    int64_t offset;
+    int32_t partition; /* -1: it is of none */
     struct tally_record record;
     struct tally_error error;
 };

@@ -122,7 +122,6 @@ static void on_pong(enum tally_status status, const struct redisReply *reply, vo
     async->open = true;
     async->opened_us = tally_clock_monotonic_us();
     async->reason[0] = '\0';
-    async->counts.connections++;
     tally_timer_set(async->heartbeat, HEARTBEAT_US);
     if (async->options.on_change != NULL)
         async->options.on_change(true, async->options.context);

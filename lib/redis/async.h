@@ -43,11 +43,8 @@ struct tally_redis_async_options {
 
 /* What happened since the start. */
 struct tally_redis_async_counts {
-    int64_t commands;    /* queued by the caller */
-    int64_t flushes;     /* turns of the loop that wrote */
-    int64_t connections; /* opened */
-    int64_t losses;      /* open connections that were lost or given up */
-    int64_t timeouts;    /* commands whose deadline passed */
+    int64_t flushes; /* turns of the loop that wrote */
+    int64_t losses;  /* open connections that were lost or given up */
 };
 
 /* Starts connecting, which goes on by itself. CONFIG: the URL; NO_MEMORY. */

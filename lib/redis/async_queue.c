@@ -114,8 +114,6 @@ void redis_async_on_deadline(void *argument)
         return;
     }
     if (async->pendings != NULL && overdue(async, now_us)) {
-        for (const struct pending *each = async->pendings; each != NULL; each = each->next)
-            async->counts.timeouts += each->answered != NULL;
         redis_async_give_up(async, "no answer in time");
         return;
     }
@@ -128,7 +126,6 @@ void redis_async_on_deadline(void *argument)
             watch_deadline(async, each->answered != NULL ? each->deadline_us : given_up_us);
             continue;
         }
-        async->counts.timeouts++;
         finish(each, TALLY_UNAVAILABLE, NULL);
         watch_deadline(async, given_up_us);
     }
@@ -141,6 +138,5 @@ enum tally_status tally_redis_async_send(struct tally_redis_async *async,
 {
     if (!async->open)
         return tally_fail(error, TALLY_UNAVAILABLE, "Redis: %s", async->reason);
-    async->counts.commands++;
     return redis_async_queue(async, command, deadline_us, answered, context, error);
 }

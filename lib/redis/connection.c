@@ -185,7 +185,9 @@ enum tally_status tally_redis_call(struct tally_redis *redis, redisReply **reply
     if (status != TALLY_OK || answer == NULL)
         return status;
     if (answer->type == REDIS_REPLY_ERROR) {
-        status = tally_fail(error, TALLY_PROTOCOL, "redis: %s", answer->str);
+        status = tally_fail(
+            error, tally_redis_error_passes(answer->str) ? TALLY_UNAVAILABLE : TALLY_PROTOCOL,
+            "redis: %s", answer->str);
         freeReplyObject(answer);
         return status;
     }
@@ -237,7 +239,7 @@ enum tally_status tally_redis_check_server(struct tally_redis *redis, struct tal
 
 bool tally_redis_error_passes(const char *text)
 {
-    static const char *const passing[] = {"NOSCRIPT",    "OOM",      "BUSY",       "MISCONF",
+    static const char *const passing[] = {"NOSCRIPT",    "OOM",      "BUSY ",      "MISCONF",
                                           "LOADING",     "READONLY", "MASTERDOWN", "NOREPLICAS",
                                           "CLUSTERDOWN", "TRYAGAIN"};
     for (size_t i = 0; i < sizeof passing / sizeof passing[0]; i++) {

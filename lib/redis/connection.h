@@ -45,7 +45,7 @@ enum tally_status tally_redis_flush(struct tally_redis *redis,
 enum tally_status tally_redis_receive(struct tally_redis *redis, redisReply **reply,
                                       struct tally_error *error) TALLY_MUST_CHECK;
 /* One command and its reply; no replies may be outstanding. An error reply is a failure
- * (TALLY_PROTOCOL with the server's text). */
+ * with the server's text: TALLY_UNAVAILABLE where it passes by itself, else TALLY_PROTOCOL. */
 enum tally_status tally_redis_call(struct tally_redis *redis, redisReply **reply,
                                    struct tally_error *error, const char *format,
                                    ...) TALLY_MUST_CHECK;

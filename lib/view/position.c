@@ -40,7 +40,9 @@ static enum tally_status fail_reply(const redisReply *reply, const char *what,
                                     struct tally_error *error)
 {
     if (reply->type == REDIS_REPLY_ERROR)
-        return tally_fail(error, TALLY_PROTOCOL, "%s: %s", what, reply->str);
+        return tally_fail(error,
+                          tally_redis_error_passes(reply->str) ? TALLY_UNAVAILABLE : TALLY_PROTOCOL,
+                          "%s: %s", what, reply->str);
     return tally_fail(error, TALLY_PROTOCOL, "%s: what is stored is not valid", what);
 }
 
@@ -215,9 +217,7 @@ static enum tally_status receive_all(struct tally_redis *redis, int32_t count,
         if (status != TALLY_OK)
             return status;
         if (reply->type == REDIS_REPLY_ERROR && outcome == TALLY_OK)
-            outcome = tally_fail(
-                error, tally_redis_error_passes(reply->str) ? TALLY_UNAVAILABLE : TALLY_PROTOCOL,
-                "create position: %s", reply->str);
+            outcome = fail_reply(reply, "create position", error);
         freeReplyObject(reply);
     }
     return outcome;

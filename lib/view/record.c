@@ -21,7 +21,8 @@ struct field {
 enum { RECORD_FIELDS_MOST = 9 };
 
 /* Fills what is set of a whole record; returns how many. Of a user of whom nothing was applied only
- * the flag is written, so that no reader takes it for a user with no posts. */
+ * the flag is written, so that no reader takes it for a user with no posts. The counts come last
+ * where neither flag nor profile follows, by which apply.lua knows a user who was there before. */
 static size_t list_fields(const struct tally_apply_user *user,
                           struct field fields[RECORD_FIELDS_MOST])
 {

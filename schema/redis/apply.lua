@@ -5,7 +5,8 @@
 -- repeated does no harm. The position is written last.
 --
 -- A user with counts alone has been read or written before. Where the key is not there it was evicted
--- or removed: counts are written and the user is flagged, since the rest of the record is gone.
+-- or removed: counts are written and the user is flagged, since the rest of the record is gone. So has
+-- a user whose record ends with the counts: it brings no profile, and the user is not deleted.
 --
 -- KEYS  position, totals, then the active-day keys, the keys of users with counts alone, and the
 --       keys of users with whole records, in the order of their arguments
@@ -50,7 +51,11 @@ local records = tonumber(ARGV[arg])
 arg = arg + 1
 for _ = 1, records do
     last = arg + tonumber(ARGV[arg])
-    call('HSET', KEYS[key], unpack(ARGV, arg + 1, last))
+    local added = call('HSET', KEYS[key], unpack(ARGV, arg + 1, last))
+    if ARGV[last - 1] == 'comments' and 2 * added == last - arg then
+        call('HSET', KEYS[key], 'flagged', '1')
+        lost = lost + 1
+    end
     arg = last + 1
     last = arg + tonumber(ARGV[arg])
     if last > arg then

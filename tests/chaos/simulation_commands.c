@@ -93,10 +93,17 @@ static int64_t apply_users(struct call *call)
     }
     for (int64_t records = to_number(next_argument(call)); records > 0; records--) {
         struct key *key = next_key(call);
+        const struct simulated_argument *name = NULL;
+        bool is_new = true;
         for (int64_t left = to_number(next_argument(call)); left > 0; left -= 2) {
-            const struct simulated_argument *name = next_argument(call);
+            name = next_argument(call);
             const struct simulated_argument *text = next_argument(call);
+            is_new = is_new && simulated_key_value_of(key, name->text, name->length) == NULL;
             simulated_key_set(key, name->text, name->length, text->text, text->length);
+        }
+        if (is_new && name != NULL && is(name, "comments")) {
+            simulated_key_set(key, "flagged", 7, "1", 1);
+            lost++;
         }
         for (int64_t left = to_number(next_argument(call)); left > 0; left--)
             simulated_key_unset(key, next_argument(call));

@@ -49,6 +49,10 @@ def test_a_redis_that_refuses_every_write_is_red_with_the_reason(own_stack):
     stack.new_post(user)
     said = until("the projector is unready and says why", lambda: red(stack, "OOM"))
     assert stack.query.ready(), "reads go on: " + said
+    # A full Redis refuses the claim of a position as well, which is tried again and again.
+    tried = stack.projector.metrics()["tally_projector_resyncs_total"] + 8
+    until("it has tried for seconds", lambda: stack.projector.metrics()["tally_projector_resyncs_total"] >= tried)
+    assert stack.projector.runs() and "OOM" in red(stack)
     stack.redis.call("CONFIG", "SET", "maxmemory", "0")
     stack.projector.until_ready()
     stack.until_equal()

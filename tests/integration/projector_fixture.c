@@ -72,6 +72,11 @@ void fixture_recreate_topic(struct fixture *fixture)
     open_producer(fixture);
 }
 
+void fixture_create_dead_topic(struct fixture *fixture)
+{
+    create_topic(fixture->dead_topic, 1);
+}
+
 void fixture_close(struct fixture *fixture)
 {
     tally_producer_free(&fixture->producer);
@@ -96,7 +101,8 @@ void projector_start(struct fixture *fixture, struct projector *projector)
         settings->projector_batch_events = 500;
     if (settings->projector_cache_users == 0)
         settings->projector_cache_users = 1000;
-    settings->projector_stall_ms = 15000;
+    if (settings->projector_stall_ms == 0)
+        settings->projector_stall_ms = 15000;
     settings->redis_timeout_ms = 2000;
     (void)snprintf(settings->redis_url, sizeof settings->redis_url, "%s", fixture->server.url);
     (void)snprintf(settings->kafka_brokers, sizeof settings->kafka_brokers, "%s", test_brokers());

@@ -40,6 +40,8 @@ void fixture_close(struct fixture *fixture);
 /* Goes on with another, empty topic of as many partitions, for whoever starts from now on: as where
  * the topic was deleted and made anew. */
 void fixture_recreate_topic(struct fixture *fixture);
+/* Makes the topic of the dead letters, after a test that did without has named another one. */
+void fixture_create_dead_topic(struct fixture *fixture);
 
 /* Starts a projector with default settings. */
 void projector_start(struct fixture *fixture, struct projector *projector);

@@ -470,3 +470,107 @@ Test(projector, stops_by_name_where_redis_is_told_to_evict_keys_later)
     cr_expect_not_null(strstr(error.text, "noeviction"), "%s", error.text);
     fixture_close(&fixture);
 }
+
+/* Waits until the check of progress in /readyz says `ready`; returns its reason. */
+static const char *await_progress(struct projector *projector, bool ready)
+{
+    static char reason[256];
+    const int64_t give_up_us = tally_clock_monotonic_us() + 60LL * 1000 * 1000;
+    while (tally_projector_progress_ready(projector->handle, reason) != ready) {
+        cr_assert(tally_clock_monotonic_us() < give_up_us, "ready stays %d", !ready);
+        usleep(10000);
+    }
+    return reason;
+}
+
+Test(projector, is_unready_with_the_reason_while_a_dead_letter_cannot_be_written)
+{
+    struct fixture fixture = {0};
+    struct projector projector = {0};
+    const struct tally_producer_message poison = {
+        .key = "1", .key_length = 1, .value = "x", .value_length = 1};
+    projector.settings.projector_stall_ms = 1000;
+    fixture_open(&fixture);
+    (void)strncat(fixture.dead_topic, ".none",
+                  sizeof fixture.dead_topic - strlen(fixture.dead_topic) - 1);
+    projector_start(&fixture, &projector);
+    fixture_send_history(&fixture, 1, 1, 3);
+    fixture_await_applied(&fixture);
+    (void)await_progress(&projector, true);
+    fixture_send_raw(&fixture, 1, &poison);
+    const char *reason = await_progress(&projector, false);
+    cr_expect_not_null(strstr(reason, "has made no progress"), "%s", reason);
+    cr_expect_not_null(strstr(reason, ".none does not exist"), "%s", reason);
+    /* However often it is tried again. */
+    const double resyncs = projector_metric(&projector, "tally_projector_resyncs_total");
+    while (projector_metric(&projector, "tally_projector_resyncs_total") < resyncs + 3) {
+        char text[256];
+        cr_assert_not(tally_projector_progress_ready(projector.handle, text));
+        usleep(1000);
+    }
+    cr_expect_eq(projector_metric(&projector, "tally_projector_consumer_restarts_total"), 0);
+    fixture_create_dead_topic(&fixture);
+    (void)await_progress(&projector, true);
+    fixture_await_applied(&fixture);
+    cr_expect_str_eq(fixture_user(&fixture, 1), "3 1 1 - 1");
+    projector_stop(&projector);
+    fixture_close(&fixture);
+}
+
+static void remove_user(struct fixture *fixture, int64_t user_id)
+{
+    char key[TALLY_VIEW_KEY_BYTES];
+    tally_view_user_key(key, fixture_generation(fixture),
+                        tally_partition_of(user_id, FIXTURE_PARTITIONS), user_id);
+    remove_key(fixture, key);
+}
+
+Test(projector, flags_and_counts_a_user_whose_key_is_gone_whatever_it_knows_of_them)
+{
+    struct fixture fixture = {0};
+    struct projector projector = {0};
+    struct tally_event event = event_of(1, 3, TALLY_EVENT_POST_CREATED);
+    fixture_open(&fixture);
+    projector_start(&fixture, &projector);
+    fixture_send_history(&fixture, 1, 1, 2);
+    fixture_send_history(&fixture, 2, 1, 2);
+    fixture_await_applied(&fixture);
+    /* Remembered, and written as a whole since the timeline is another one. */
+    remove_user(&fixture, 1);
+    event.timeline = 2;
+    fixture_send(&fixture, &event);
+    fixture_await_applied(&fixture);
+    cr_expect_str_eq(fixture_user(&fixture, 1), "3 2 0 - 1");
+    projector_await_metric(&projector, "tally_projector_lost_users_total", 1);
+    projector_stop(&projector);
+    /* Not remembered. */
+    remove_user(&fixture, 2);
+    projector_start(&fixture, &projector);
+    fixture_send_history(&fixture, 2, 3, 4);
+    fixture_await_applied(&fixture);
+    cr_expect_str_eq(fixture_user(&fixture, 2), "4 1 1 - lost");
+    projector_await_metric(&projector, "tally_projector_lost_users_total", 1);
+    cr_expect_eq(projector_metric(&projector, "tally_projector_lost_users_total"), 1);
+    projector_stop(&projector);
+    fixture_close(&fixture);
+}
+
+Test(projector, goes_back_to_no_position_for_the_gap_that_a_poison_leaves)
+{
+    struct fixture fixture = {0};
+    struct projector projector = {0};
+    const struct tally_producer_message poison = {
+        .key = "1", .key_length = 1, .value = "x", .value_length = 1};
+    fixture_open(&fixture);
+    projector_start(&fixture, &projector);
+    fixture_send_history(&fixture, 1, 1, 3);
+    fixture_await_applied(&fixture);
+    const double resyncs = projector_metric(&projector, "tally_projector_resyncs_total");
+    fixture_send_raw(&fixture, 1, &poison); /* instead of version 4 */
+    fixture_send_history(&fixture, 1, 5, 6);
+    fixture_await_applied(&fixture);
+    cr_expect_eq(projector_metric(&projector, "tally_projector_events_total{outcome=\"gap\"}"), 1);
+    cr_expect_eq(projector_metric(&projector, "tally_projector_resyncs_total"), resyncs);
+    projector_stop(&projector);
+    fixture_close(&fixture);
+}

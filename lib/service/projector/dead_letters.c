@@ -10,13 +10,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { QUEUE_MESSAGES = 100000, HEADERS_MOST = 32, OWN_HEADERS = 4 };
+enum {
+    QUEUE_MESSAGES = 100000,
+    HEADERS_MOST = 32,
+    OWN_HEADERS = 4,
+    QUESTION_MS = 500,
+    STOPPING_US = 1000 * 1000
+};
 
 struct tally_dead_letters {
     struct tally_dead_letter_options options;
     struct tally_producer *producer; /* NULL: none yet, or the last one failed */
     size_t failed;                   /* letters of this write that Kafka did not take */
     char reason[128];                /* of the last of them */
+    int64_t began_us, deadline_us;   /* monotonic, of this write */
 };
 
 static void on_delivered(void *context, uintptr_t tag, enum tally_status status, const char *reason)
@@ -107,22 +114,43 @@ static enum tally_status send_letter(struct tally_dead_letters *letters,
     return tally_producer_send(letters->producer, &message, error);
 }
 
+/* Whether the waiting is over. */
+static bool is_over(const struct tally_dead_letters *letters)
+{
+    const int64_t now_us = tally_clock_monotonic_us();
+    return now_us >= letters->deadline_us ||
+           (letters->options.stopping != NULL && now_us >= letters->began_us + STOPPING_US &&
+            atomic_load_explicit(letters->options.stopping, memory_order_relaxed));
+}
+
+static enum tally_status ask_partitions(struct tally_dead_letters *letters, int32_t *partitions,
+                                        struct tally_error *error)
+{
+    for (;;) {
+        const enum tally_status status =
+            tally_producer_partitions(letters->producer, QUESTION_MS, partitions, error);
+        if (status != TALLY_UNAVAILABLE || is_over(letters))
+            return status;
+        (void)tally_producer_poll(letters->producer, 100);
+    }
+}
+
 static enum tally_status send_all(struct tally_dead_letters *letters,
                                   const struct tally_round *round, int32_t partitions,
-                                  int64_t deadline_us, struct tally_error *error)
+                                  struct tally_error *error)
 {
     enum tally_status status = TALLY_OK;
     for (size_t i = 0; i < round->count && status == TALLY_OK; i++) {
         if (round->items[i].outcome != TALLY_OUTCOME_POISON)
             continue;
         status = send_letter(letters, &round->items[i], partitions, error);
-        while (status == TALLY_OVERLOADED && tally_clock_monotonic_us() < deadline_us) {
+        while (status == TALLY_OVERLOADED && !is_over(letters)) {
             (void)tally_producer_poll(letters->producer, 10);
             status = send_letter(letters, &round->items[i], partitions, error);
         }
     }
     while (status == TALLY_OK && tally_producer_outstanding(letters->producer) > 0 &&
-           tally_clock_monotonic_us() < deadline_us)
+           !is_over(letters))
         (void)tally_producer_poll(letters->producer, 10);
     if (status == TALLY_OK && tally_producer_outstanding(letters->producer) > 0)
         status = tally_fail(error, TALLY_UNAVAILABLE, "Kafka has not acknowledged in time");
@@ -140,14 +168,15 @@ enum tally_status tally_dead_letters_write(struct tally_dead_letters *letters,
         count += round->items[i].outcome == TALLY_OUTCOME_POISON;
     if (count == 0)
         return TALLY_OK;
-    const int64_t deadline_us = tally_clock_monotonic_us() + timeout_ms * 1000;
+    letters->began_us = tally_clock_monotonic_us();
+    letters->deadline_us = letters->began_us + timeout_ms * 1000;
     int32_t partitions = 0;
     letters->failed = 0;
     enum tally_status status = open_producer(letters, error);
     if (status == TALLY_OK)
-        status = tally_producer_partitions(letters->producer, (int)timeout_ms, &partitions, error);
+        status = ask_partitions(letters, &partitions, error);
     if (status == TALLY_OK)
-        status = send_all(letters, round, partitions, deadline_us, error);
+        status = send_all(letters, round, partitions, error);
     /* What is still queued would come on top of the next attempt. */
     if (status != TALLY_OK)
         tally_producer_free(&letters->producer);

@@ -112,7 +112,9 @@ static enum tally_status read_exists(struct tally_redis *redis, const struct gro
     enum tally_status status = tally_redis_receive(redis, &reply, error);
     if (status != TALLY_OK)
         return status;
-    if (reply->type != REDIS_REPLY_INTEGER)
+    if (reply->type == REDIS_REPLY_ERROR && tally_redis_error_passes(reply->str))
+        status = tally_fail(error, TALLY_UNAVAILABLE, "EXISTS: %s", reply->str);
+    else if (reply->type != REDIS_REPLY_INTEGER)
         status = tally_fail(error, TALLY_PROTOCOL, "EXISTS answers no number");
     else
         *some = reply->integer > 0;

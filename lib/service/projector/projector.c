@@ -106,7 +106,8 @@ bool tally_projector_progress_ready(void *context, char reason[256])
 bool tally_projector_alive(void *context)
 {
     const struct tally_projector *projector = context;
-    return tally_clock_monotonic_us() - tally_report_last_turn_us(projector->report) < ALIVE_US;
+    return !tally_report_is_stuck(projector->report) &&
+           tally_clock_monotonic_us() - tally_report_last_turn_us(projector->report) < ALIVE_US;
 }
 
 void tally_projector_set_verbose(struct tally_projector *projector, bool verbose)

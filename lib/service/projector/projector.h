@@ -41,7 +41,8 @@ enum tally_status tally_projector_failure(const struct tally_projector *projecto
 bool tally_projector_kafka_ready(void *context, char reason[256]);
 bool tally_projector_redis_ready(void *context, char reason[256]);
 bool tally_projector_progress_ready(void *context, char reason[256]);
-/* Whether the thread's loop turns; for the watchdog. */
+/* For the watchdog: whether the thread's loop turns, and another consumer still may help where
+ * Kafka and Redis answer and nothing is applied. Servers that are away are no reason to end. */
 bool tally_projector_alive(void *context);
 /* Whether every event is logged; from any thread. */
 void tally_projector_set_verbose(struct tally_projector *projector, bool verbose);

@@ -26,6 +26,7 @@ struct tally_report {
     struct shown shown[PARTITIONS_SHOWN];
     int32_t shown_count; /* registered; the rendering thread's alone */
     atomic_llong last_turn_us;
+    atomic_bool stuck;
     pthread_mutex_t mutex;                                         /* guards what follows */
     char reasons[TALLY_REPORT_ASPECTS][TALLY_REPORT_REASON_BYTES]; /* "": all is well */
     char pause[TALLY_REPORT_REASON_BYTES];                         /* "": not paused */
@@ -104,9 +105,9 @@ static void register_metrics(struct tally_report *report, struct tally_metrics *
         tally_metrics_gauge(metrics, "tally_projector_cached_users", "User states in memory", "");
     own->loaded_users = tally_metrics_counter(metrics, "tally_projector_loaded_users_total",
                                               "User states read from Redis", "");
-    own->lost_users = tally_metrics_counter(
-        metrics, "tally_projector_lost_users_total",
-        "Users whose keys were gone from Redis when their counts were written", "");
+    own->lost_users =
+        tally_metrics_counter(metrics, "tally_projector_lost_users_total",
+                              "Users whose keys turned out to be gone from Redis", "");
     own->round_seconds = tally_metrics_histogram(
         metrics, "tally_projector_round_seconds",
         "Time from the first record of a round to Redis' confirmation of all of it", "",
@@ -209,6 +210,16 @@ void tally_report_turn(struct tally_report *report)
 int64_t tally_report_last_turn_us(const struct tally_report *report)
 {
     return atomic_load_explicit(&report->last_turn_us, memory_order_relaxed);
+}
+
+void tally_report_stuck(struct tally_report *report, bool stuck)
+{
+    atomic_store_explicit(&report->stuck, stuck, memory_order_relaxed);
+}
+
+bool tally_report_is_stuck(const struct tally_report *report)
+{
+    return atomic_load_explicit(&report->stuck, memory_order_relaxed);
 }
 
 void tally_projector_kafka_log(int level, const char *text)

@@ -68,6 +68,9 @@ void tally_report_set_lag(struct tally_report *report, int32_t partition,
 /* The projector's loop turns; and when it last did, monotonic µs. */
 void tally_report_turn(struct tally_report *report);
 int64_t tally_report_last_turn_us(const struct tally_report *report);
+/* Nothing helps but another process; false again once something is applied. */
+void tally_report_stuck(struct tally_report *report, bool stuck);
+bool tally_report_is_stuck(const struct tally_report *report);
 
 /* Logs what librdkafka says. Any thread. */
 void tally_projector_kafka_log(int level, const char *text);

@@ -242,11 +242,15 @@ static enum tally_status fold_item(struct tally_round *round, struct tally_model
         round->headless = item;
     if (status != TALLY_OK)
         return status;
-    if (item->poison != NULL)
+    if (item->poison != NULL || item->slot == NULL) {
         tally_chunk_flag(chunk, item->record.offset, item->slot);
-    else
-        item->outcome = (enum tally_outcome)tally_chunk_fold(chunk, item->record.offset, item->slot,
-                                                             &item->event, &item->profile);
+        return TALLY_OK;
+    }
+    const struct tally_user_state before = item->slot->state;
+    item->outcome = (enum tally_outcome)tally_chunk_fold(chunk, item->record.offset, item->slot,
+                                                         &item->event, &item->profile);
+    item->flagged = before.flagged;
+    item->lost = item->slot->state.lost && !before.lost;
     return TALLY_OK;
 }
 

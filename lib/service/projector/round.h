@@ -30,6 +30,8 @@ struct tally_round_item {
     struct tally_user_slot *slot;         /* NULL: the key tells no user */
     char parent[TALLY_TRACEPARENT_BYTES]; /* traceparent; "": none */
     enum tally_outcome outcome;
+    bool flagged; /* its user was, before it */
+    bool lost;    /* it shows that its user's state is gone from Redis */
     char *poison; /* owned: why it cannot be applied; NULL: it can */
 };
 

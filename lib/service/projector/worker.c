@@ -39,6 +39,7 @@ enum tally_status tally_worker_open(struct tally_worker *worker, struct tally_er
         .brokers = settings->kafka_brokers,
         .topic = settings->dlq_topic,
         .source_topic = settings->topic,
+        .stopping = worker->stopping,
     };
     worker->metrics = tally_report_metrics(worker->report);
     worker->backoff = (struct tally_backoff){.first_ms = 50, .most_ms = 2000};
@@ -76,7 +77,7 @@ void tally_worker_close(struct tally_worker *worker)
     worker->watches = NULL;
 }
 
-static bool stopping(const struct tally_worker *worker)
+bool tally_worker_stopping(const struct tally_worker *worker)
 {
     return atomic_load_explicit(worker->stopping, memory_order_relaxed) ||
            worker->fatal.status != TALLY_OK;
@@ -89,7 +90,7 @@ static void await_topology(struct tally_worker *worker)
     struct tally_error error = {0};
     const int64_t started_us = tally_clock_monotonic_us();
     enum tally_status status = TALLY_UNAVAILABLE;
-    while (!stopping(worker)) {
+    while (!tally_worker_stopping(worker)) {
         tally_report_turn(worker->report);
         status = tally_consumer_topology(worker->consumer, TOPOLOGY_MS, &worker->topology, &error);
         if (status == TALLY_OK)
@@ -179,13 +180,13 @@ void tally_worker_run(struct tally_worker *worker)
 {
     struct tally_error error = {0};
     await_topology(worker);
-    if (stopping(worker))
+    if (tally_worker_stopping(worker))
         return;
     if (join(worker, &error) != TALLY_OK) {
         tally_worker_fail(worker, &error);
         return;
     }
-    while (!stopping(worker))
+    while (!tally_worker_stopping(worker))
         turn(worker);
     if (worker->redis != NULL && worker->fatal.status == TALLY_OK)
         tally_worker_collect_all(worker);

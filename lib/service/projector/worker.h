@@ -27,10 +27,14 @@ struct tally_flight {
 struct tally_watch {
     int64_t fresh_at_ms;      /* wall clock for which all of the log was applied, 0: not known */
     int64_t fresh_written_ms; /* what of it Redis knows */
-    int64_t progress_us;      /* monotonic: something was applied, or nothing was to be */
+    int64_t progress_us;      /* monotonic: something was applied, or nothing was to be; 0: it was
+                               * another member's */
     int64_t progress_offset;
-    int64_t doubted_us;     /* monotonic: the log was, last; 0: never */
-    int64_t doubted_offset; /* of the event for which it was */
+    int64_t unanswered_us;     /* monotonic: Kafka did not answer for its log; 0: it did */
+    int64_t unanswered_tip_ms; /* the tip's last answer then */
+    int64_t resumed_us;        /* monotonic: reading went on from its position */
+    int64_t doubted_us;        /* monotonic: the log was, last; 0: never */
+    int64_t doubted_offset;    /* of the event for which it was */
 };
 
 struct tally_worker {
@@ -46,9 +50,11 @@ struct tally_worker {
     struct tally_tip *tip;
     struct tally_dead_letters *letters;
     int64_t topic_missing_us; /* monotonic, since when; 0: it is there */
+    bool topology_doubted;    /* another partition count may be why the group rebalanced */
     bool joined;
-    int64_t owned_ms; /* wall clock of the last change of ownership */
-    bool paused;      /* by an operator: nothing is fetched, the group's membership is kept */
+    int stuck_consumers; /* given up one after the other, while nothing was applied */
+    int64_t owned_ms;    /* wall clock of the last change of ownership */
+    bool paused;         /* by an operator: nothing is fetched, the group's membership is kept */
 
     struct tally_redis_url url;
     struct tally_redis *redis; /* NULL: not connected */
@@ -73,8 +79,9 @@ struct tally_worker {
     struct tally_log_limit anomaly_limit, trouble_limit, letter_limit, lost_limit;
     struct tally_log_repeat redis_losses;
 
-    struct tally_error trouble; /* the last one, for the reason of a stall; OK: none */
-    struct tally_error fatal;   /* OK: none; else the thread ends */
+    struct tally_error
+        trouble;              /* since something was applied, for the reason of a stall; OK: none */
+    struct tally_error fatal; /* OK: none; else the thread ends */
 };
 
 /* worker.c */
@@ -89,8 +96,10 @@ void tally_worker_replace_consumer(struct tally_worker *worker);
 
 /* Sets the reason to stop; the first one stays. */
 void tally_worker_fail(struct tally_worker *worker, const struct tally_error *error);
+/* Whether it is told to stop, or has a reason to. */
+bool tally_worker_stopping(const struct tally_worker *worker);
 
-/* worker_redis.c: the connection and the way back to a known state. */
+/* worker_redis.c: the connection. */
 /* Connects where there is no connection and the back-off is over. */
 void tally_worker_connect(struct tally_worker *worker);
 /* Closes the connection: what is in flight is forgotten, every partition lost. */
@@ -99,6 +108,10 @@ void tally_worker_disconnect(struct tally_worker *worker, const struct tally_err
  * be half filled. */
 enum tally_status tally_worker_read_pause(struct tally_worker *worker,
                                           struct tally_error *error) TALLY_MUST_CHECK;
+/* No attempt on Redis or at a resync for a while, for this reason. */
+void tally_worker_back_off(struct tally_worker *worker, const struct tally_error *error);
+
+/* worker_resync.c: the way back to a known state. */
 /* Reads the positions of lost partitions and starts reading from there. Nothing may be in flight,
  * no round half filled. */
 void tally_worker_resync(struct tally_worker *worker);
@@ -107,7 +120,8 @@ void tally_worker_resync(struct tally_worker *worker);
  * record. */
 void tally_worker_gather(struct tally_worker *worker, int timeout_ms);
 
-/* While the topic is said to be gone: whether it is back, or gone for good. */
+/* While the topic is said to be gone, or another one: whether it is there, gone for good, or has
+ * changed. Repeated until Kafka answers. */
 void tally_worker_check_topic(struct tally_worker *worker);
 
 /* worker_apply.c */

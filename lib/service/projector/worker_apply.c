@@ -7,7 +7,8 @@
 
 enum { LETTER_WAIT_MS = 10000, LOG_INTERVAL_MS = 1000, DOUBT_US = 5 * 1000 * 1000 };
 
-/* Users that this projector knew were gone from Redis when it wrote their counts. */
+/* Users whose keys turned out to be gone from Redis: when their counts were written, or by an event
+ * that is not their first. */
 static void tell_lost_users(struct tally_worker *worker, int32_t partition, int64_t users)
 {
     int64_t suppressed = 0;
@@ -54,15 +55,20 @@ static enum tally_status receive_outcome(struct tally_worker *worker,
     return status;
 }
 
-/* Tells Kafka, for the tools that look there, how far the calls have brought each partition. */
-static void store_offsets(struct tally_worker *worker, const struct tally_round *round)
+/* What the calls have brought about: there is no trouble any more, and Kafka is told, for the tools
+ * that look there, how far each partition is. */
+static void note_applied(struct tally_worker *worker, const struct tally_round *round)
 {
     for (size_t i = 0; i < round->call_count; i++) {
         const struct tally_round_call *call = &round->calls[i];
         const struct tally_partition *partition = &worker->model->partitions[call->partition];
-        if (call->events > 0 && partition->standing == TALLY_PARTITION_CURRENT &&
-            partition->applied == call->to_offset)
-            tally_consumer_store(worker->consumer, call->partition, call->to_offset);
+        if (call->events == 0 || partition->standing != TALLY_PARTITION_CURRENT ||
+            partition->applied != call->to_offset)
+            continue;
+        worker->trouble.status = TALLY_OK;
+        worker->stuck_consumers = 0;
+        tally_report_stuck(worker->report, false);
+        tally_consumer_store(worker->consumer, call->partition, call->to_offset);
     }
 }
 
@@ -79,7 +85,7 @@ bool tally_worker_collect_round(struct tally_worker *worker, struct tally_round 
             tally_worker_fail(worker, &error);
         return false;
     }
-    store_offsets(worker, round);
+    note_applied(worker, round);
     /* Only what Redis has written shows that it is well: it may answer and refuse every write. */
     if (round->call_count > 0)
         worker->backoff.attempts = 0;
@@ -144,6 +150,7 @@ static void account(struct tally_worker *worker, const struct tally_round *round
         const struct tally_round_item *item = &round->items[i];
         int64_t suppressed = 0;
         counts[item->outcome]++;
+        tell_lost_users(worker, item->record.partition, item->lost);
         const bool anomaly = item->outcome != TALLY_OUTCOME_APPLIED &&
                              item->outcome != TALLY_OUTCOME_DUPLICATE &&
                              item->outcome != TALLY_OUTCOME_DROPPED;
@@ -189,9 +196,7 @@ static void give_up_round(struct tally_worker *worker, const struct tally_round 
                           const struct tally_error *error)
 {
     lose_partitions(worker, round);
-    worker->trouble = *error;
-    worker->retry_us = tally_clock_monotonic_us() +
-                       tally_backoff_next_ms(&worker->backoff, &worker->random) * 1000;
+    tally_worker_back_off(worker, error);
     int64_t suppressed = 0;
     if (tally_log_allow(&worker->letter_limit, LOG_INTERVAL_MS, &suppressed))
         tally_log(TALLY_LOG_ERROR, "projector.round_given_up", TALLY_TEXT("reason", error->text),
@@ -201,15 +206,16 @@ static void give_up_round(struct tally_worker *worker, const struct tally_round 
 /* Whether the round has a gap or a repeat, whose position then is to be compared with the log: a
  * topic that was made anew and filled again beyond the position goes on under the consumer's feet,
  * skips what it holds before, and shows again what was applied. Each is doubted once, a partition
- * not more often than every DOUBT_US, since a relay that died repeats as well. */
+ * not more often than every DOUBT_US, since a relay that died repeats as well. A gap of a user who
+ * was flagged before has its reason: an event of theirs was set aside. */
 static bool log_in_doubt(struct tally_worker *worker, const struct tally_round *round)
 {
     const int64_t now_us = tally_clock_monotonic_us();
     for (size_t i = 0; i < round->count; i++) {
         const struct tally_round_item *item = &round->items[i];
         struct tally_watch *watch = &worker->watches[item->record.partition];
-        const bool odd =
-            item->outcome == TALLY_OUTCOME_GAP || item->outcome == TALLY_OUTCOME_DUPLICATE;
+        const bool odd = (item->outcome == TALLY_OUTCOME_GAP && !item->flagged) ||
+                         item->outcome == TALLY_OUTCOME_DUPLICATE;
         if (!odd || item->record.offset == watch->doubted_offset ||
             (watch->doubted_us != 0 && now_us - watch->doubted_us <= DOUBT_US))
             continue;
@@ -278,7 +284,8 @@ static void send_round(struct tally_worker *worker, struct tally_flight *flight)
         status = tally_dead_letters_write(worker->letters, round, LETTER_WAIT_MS, &error);
     if (status != TALLY_OK) {
         const bool final =
-            status == TALLY_CONFIG && is_still_there(worker, round->headless->record.partition);
+            status == TALLY_CONFIG &&
+            (round->headless == NULL || is_still_there(worker, round->headless->record.partition));
         give_up_round(worker, round, &error);
         if (final)
             tally_worker_fail(worker, &error);

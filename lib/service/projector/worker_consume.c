@@ -2,6 +2,8 @@
 
 #include "core/clock.h"
 
+#include <string.h>
+
 enum { LOG_INTERVAL_MS = 5000, TOPIC_GONE_US = 5 * 1000000, TOPOLOGY_MS = 2000 };
 
 static void on_no_topic(struct tally_worker *worker, const struct tally_error *error)
@@ -11,28 +13,46 @@ static void on_no_topic(struct tally_worker *worker, const struct tally_error *e
     tally_report_say(worker->report, TALLY_REPORT_KAFKA, error->text);
 }
 
-/* Another partition count than the read model was built with may be why the group rebalanced. */
-static void check_topology(struct tally_worker *worker)
+static void fail_count(struct tally_worker *worker, const char *least, int32_t count)
 {
-    struct tally_topology topology;
     struct tally_error error;
-    const enum tally_status status =
-        tally_consumer_topology(worker->consumer, TOPOLOGY_MS, &topology, &error);
-    if (status == TALLY_NOT_FOUND)
-        on_no_topic(worker, &error);
-    if (status != TALLY_OK || topology.partitions == worker->topology.partitions)
+    (void)tally_fail(&error, TALLY_CONFIG,
+                     "the topic has %s%d partitions now, and the read model was built from %d; "
+                     "`tallyctl rebuild` builds it anew",
+                     least, count, worker->topology.partitions);
+    tally_worker_fail(worker, &error);
+}
+
+/* Another topic of the same name, or another cluster, than this projector began with. */
+static void compare_topology(struct tally_worker *worker, const struct tally_topology *topology)
+{
+    struct tally_error error;
+    if (topology->partitions != worker->topology.partitions)
+        fail_count(worker, "", topology->partitions);
+    if (strcmp(topology->cluster, worker->topology.cluster) == 0)
         return;
     (void)tally_fail(&error, TALLY_CONFIG,
-                     "the topic has %d partitions now, and the read model was built from %d; "
-                     "`tallyctl rebuild` builds it anew",
-                     topology.partitions, worker->topology.partitions);
+                     "the read model was built from Kafka cluster %s, and this is %s; correct "
+                     "TALLY_KAFKA_BROKERS or run `tallyctl rebuild`",
+                     worker->topology.cluster, topology->cluster);
     tally_worker_fail(worker, &error);
+}
+
+/* The model has no place for a partition that was added, whose events would be skipped. */
+static void check_owned(struct tally_worker *worker, const int32_t *owned, size_t count)
+{
+    int32_t last = -1;
+    for (size_t i = 0; i < count; i++)
+        last = owned[i] > last ? owned[i] : last;
+    if (last >= worker->topology.partitions)
+        fail_count(worker, "at least ", last + 1);
 }
 
 static void on_ownership(struct tally_worker *worker)
 {
     size_t count = 0;
     const int32_t *owned = tally_consumer_owned(worker->consumer, &count);
+    check_owned(worker, owned, count);
     tally_model_own(worker->model, owned, count);
     for (int32_t i = 0; i < worker->model->partition_count; i++)
         tally_tip_watch(worker->tip, i,
@@ -43,25 +63,33 @@ static void on_ownership(struct tally_worker *worker)
     worker->join_backoff.attempts = 0;
     tally_report_say(worker->report, TALLY_REPORT_KAFKA, NULL);
     tally_log(TALLY_LOG_INFO, "projector.ownership", TALLY_INTEGER("partitions", count));
-    check_topology(worker);
+    worker->topology_doubted = true;
+    tally_worker_check_topic(worker);
 }
 
 void tally_worker_check_topic(struct tally_worker *worker)
 {
     struct tally_topology topology;
     struct tally_error error = {0};
-    if (worker->topic_missing_us == 0)
+    if (worker->topic_missing_us == 0 && !worker->topology_doubted)
         return;
     const enum tally_status status =
         tally_consumer_topology(worker->consumer, TOPOLOGY_MS, &topology, &error);
     if (status == TALLY_OK) {
+        worker->topology_doubted = false;
+        compare_topology(worker, &topology);
+        if (worker->topic_missing_us == 0)
+            return;
         worker->topic_missing_us = 0;
         tally_report_say(worker->report, TALLY_REPORT_KAFKA, NULL);
         /* It may be another topic of the same name, whose offsets happen to fit: each position is
          * compared with the log again. */
         tally_model_lose_all(worker->model);
-    } else if (status == TALLY_NOT_FOUND &&
-               tally_clock_monotonic_us() - worker->topic_missing_us > TOPIC_GONE_US) {
+    } else if (status == TALLY_NOT_FOUND) {
+        on_no_topic(worker, &error);
+        if (tally_clock_monotonic_us() - worker->topic_missing_us > TOPIC_GONE_US)
+            tally_worker_fail(worker, &error);
+    } else if (status == TALLY_CONFIG) {
         tally_worker_fail(worker, &error);
     }
 }

@@ -6,7 +6,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { PULSE_US = 500 * 1000, SUMMARY_US = 10 * 1000 * 1000, SERVER_US = 5 * 1000 * 1000 };
+enum {
+    PULSE_US = 500 * 1000,
+    SUMMARY_US = 10 * 1000 * 1000,
+    SERVER_US = 5 * 1000 * 1000,
+    STUCK_CONSUMERS_MOST = 3,
+};
 
 /* Moves fresh_at_ms to the latest time for which it is known that nothing was missing. */
 static void note_fresh(struct tally_watch *watch, const struct tally_partition *partition,
@@ -19,7 +24,8 @@ static void note_fresh(struct tally_watch *watch, const struct tally_partition *
 static void note_progress(struct tally_watch *watch, const struct tally_partition *partition,
                           int64_t lag, bool paused, int64_t now_us)
 {
-    if (lag > 0 && partition->applied == watch->progress_offset && !paused)
+    const bool known = watch->progress_us != 0;
+    if (known && lag > 0 && partition->applied == watch->progress_offset && !paused)
         return;
     watch->progress_us = now_us;
     watch->progress_offset = partition->applied;
@@ -44,6 +50,8 @@ static int64_t observe(struct tally_worker *worker, int32_t id, int64_t now_us, 
             lag.seconds = (double)(now_ms - since_ms) / 1000;
         note_progress(watch, partition, lag.events, worker->paused, now_us);
         still_us = now_us - watch->progress_us;
+    } else if (worker->joined) {
+        watch->progress_us = 0;
     }
     tally_report_set_lag(worker->report, id, &lag);
     return still_us;
@@ -51,7 +59,8 @@ static int64_t observe(struct tally_worker *worker, int32_t id, int64_t now_us, 
 
 /* Says whether the projector stands still, and gives a consumer up that does so for twice as long
  * while Redis is there. */
-static void judge_progress(struct tally_worker *worker, int32_t slowest, int64_t still_us)
+static void judge_progress(struct tally_worker *worker, int32_t slowest, int64_t still_us,
+                           int64_t now_us)
 {
     const int64_t stall_us = worker->options->settings->projector_stall_ms * 1000;
     char reason[TALLY_REPORT_REASON_BYTES];
@@ -64,10 +73,14 @@ static void judge_progress(struct tally_worker *worker, int32_t slowest, int64_t
                    still_us / 1000000, worker->trouble.status != TALLY_OK ? ": " : "",
                    worker->trouble.status != TALLY_OK ? worker->trouble.text : "");
     tally_report_say(worker->report, TALLY_REPORT_PROGRESS, reason);
-    if (still_us <= 2 * stall_us || worker->redis == NULL ||
+    /* A partition that goes back to its position again and again has another reason. */
+    if (still_us <= 2 * stall_us || now_us - worker->watches[slowest].resumed_us <= 2 * stall_us ||
+        worker->redis == NULL ||
         worker->model->partitions[slowest].standing != TALLY_PARTITION_CURRENT)
         return;
     tally_log(TALLY_LOG_ERROR, "projector.consumer_stuck", TALLY_TEXT("reason", reason));
+    worker->stuck_consumers++;
+    tally_report_stuck(worker->report, worker->stuck_consumers >= STUCK_CONSUMERS_MOST);
     tally_worker_replace_consumer(worker);
 }
 
@@ -83,7 +96,7 @@ static void observe_all(struct tally_worker *worker, int64_t now_us)
             slowest = i;
         }
     }
-    judge_progress(worker, slowest, still_us);
+    judge_progress(worker, slowest, still_us, now_us);
 }
 
 /* Says whether Kafka answers: without that nobody knows what is missing. */
