@@ -59,14 +59,19 @@ static const char adopt_position_sql[] =
     "update relay_position set system_identifier = $1::bigint, snapshot = null, target = null,"
     " reached_seq = null";
 
+/* Not visible in the snapshot $1, as two scans of the index of xid. The one condition that says the
+ * same, xid >= xmin and not visible, reads again at each poll all that was written since the oldest
+ * open transaction began. */
+#define FRESH_EVENTS                                                                        \
+    "select * from events where xid = any (array(select pg_snapshot_xip($1::pg_snapshot)))" \
+    " union all select * from events where xid >= pg_snapshot_xmax($1::pg_snapshot)"
+
 /* Everything new since $1, if it is at most $2 rows; one more row says that there is a backlog. One
  * statement, so that the snapshot it returns is the one it read. */
-static const char poll_sql[] =
-    "select " EVENT_COLUMNS ", now.snapshot"
-    " from (select pg_current_snapshot()::text as snapshot) as now"
-    " left join (select * from events where xid >= pg_snapshot_xmin($1::pg_snapshot)"
-    " and not pg_visible_in_snapshot(xid, $1::pg_snapshot) limit $2::bigint + 1) as fresh on true"
-    " order by seq";
+static const char poll_sql[] = "select " EVENT_COLUMNS ", now.snapshot"
+                               " from (select pg_current_snapshot()::text as snapshot) as now"
+                               " left join (" FRESH_EVENTS " limit $2::bigint + 1) as fresh on true"
+                               " order by seq";
 
 /* Where a backlog begins. `seq + 0` keeps the planner from walking the index of seq from the oldest
  * kept event. */
