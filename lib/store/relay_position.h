@@ -7,6 +7,7 @@
  * its sequence number is (the idea of PgQ's ticks, https://wiki.postgresql.org/wiki/PGQ_Tutorial).
  * A backlog larger than a batch is read in pieces: the position then names the snapshot it is on
  * its way to and the last sequence number sent, and no transaction stays open between two pieces.
+ * No statement grows with the backlog, but for that of a single transaction.
  *
  * Events of one user are read in the order of their versions: the user's row lock makes version n
  * visible no later than n + 1, and gives it the lower sequence number.
@@ -39,8 +40,8 @@ void tally_relay_position_clear(struct tally_relay_position *position);
 /* Some events in publishing order. */
 struct tally_relay_batch {
     PGresult *rows;                    /* owned */
-    int count;                         /* 0: there was nothing new */
-    bool more;                         /* there is more to read at once */
+    int count;                         /* 0: nothing was found to publish */
+    bool more;                         /* there is more to read at once, also where count is 0 */
     struct tally_relay_position after; /* the position once these are acknowledged; owned */
 };
 

@@ -316,3 +316,22 @@ Test(relay, waits_for_a_kafka_that_is_not_there_and_publishes_when_it_is)
     wait_until_published(10);
     cr_assert(tally_relay_stop(&relay));
 }
+
+static int64_t whole_positions(void)
+{
+    return test_database_number(
+        database.connection,
+        "select count(*) from relay_position where snapshot is not null and target is null");
+}
+
+Test(relay, a_backlog_of_an_exact_number_of_batches_ends_with_a_whole_position)
+{
+    settings.relay_batch_events = 100;
+    append_events(300, 10, 1);
+    struct tally_relay *relay = start_relay();
+    for (int i = 0; i < PATIENCE_S * 100 && whole_positions() == 0; i++)
+        usleep(10000);
+    cr_assert_eq(whole_positions(), 1, "the relay is still on the way through the backlog");
+    cr_assert(tally_relay_stop(&relay));
+    cr_assert_eq(count_published(), 300);
+}

@@ -193,13 +193,15 @@ static enum tally_status send_event(struct tally_relay *relay, const struct tall
     return status;
 }
 
+/* Sends a batch. One without events departs too: the position moves by it once what went before is
+ * acknowledged. */
 static enum tally_status publish(struct tally_relay *relay, struct tally_relay_batch *batch,
                                  struct tally_error *error)
 {
     struct tally_event event = {0};
     const char *traceparent = NULL;
     enum tally_status status = make_room(relay, batch->count, error);
-    if (status == TALLY_OK)
+    if (status == TALLY_OK && batch->count > 0)
         status = tally_relay_batch_event(batch, 0, &event, &traceparent, error);
     if (status != TALLY_OK)
         return status;
@@ -250,7 +252,7 @@ enum tally_status relay_lead(struct tally_relay *relay, struct tally_error *erro
             break;
         tally_metric_set(relay->metrics.catching_up, batch.more ? 1 : 0);
         const bool empty = batch.count == 0 && !batch.more;
-        if (batch.count > 0)
+        if (!empty)
             status = publish(relay, &batch, error);
         tally_relay_batch_clear(&batch);
         if (status == TALLY_OK)
