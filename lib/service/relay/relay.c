@@ -65,6 +65,7 @@ static enum tally_status open_producer(struct tally_relay *relay, struct tally_e
         .context = relay,
         .on_log = on_kafka_log,
         .client_id = "tally-relay",
+        .one_request = relay->careful,
     };
     if (relay->producer != NULL)
         return TALLY_OK;
@@ -113,6 +114,7 @@ static enum tally_status stand_for_election(struct tally_relay *relay, bool *lea
             break;
         set_state(relay, STATE_STANDBY);
         relay_set_failure(relay, "");
+        relay->oldest_us = 0; /* whatever this one broke off at is the leader's now */
         stand_aside(relay, tally_backoff_next_ms(&standby, &relay->random));
     }
     if (status != TALLY_OK || !*leading)
@@ -136,15 +138,20 @@ static void end_term(struct tally_relay *relay)
 {
     relay_set_paused(relay, NULL);
     tally_relay_reader_close(&relay->reader);
+    struct tally_error fatal;
+    const bool dead = relay->producer != NULL && tally_producer_fatal(relay->producer, &fatal);
+    if (dead) {
+        relay->careful = true;
+        (void)tally_producer_poll(relay->producer, 0); /* for why it refused an event */
+    }
     tally_flight_clear(&relay->flight);
     tally_relay_position_clear(&relay->landed);
-    struct tally_error fatal;
-    if (relay->producer == NULL)
-        return;
-    if (tally_producer_fatal(relay->producer, &fatal))
+    relay->stalled = false;
+    tally_metric_set(relay->metrics.in_flight, 0);
+    tally_metric_set(relay->metrics.catching_up, 0);
+    /* Purging what is under way would make it fatal for the next term. */
+    if (dead || (relay->producer != NULL && tally_producer_outstanding(relay->producer) > 0))
         tally_producer_free(&relay->producer);
-    else
-        tally_producer_purge(relay->producer);
 }
 
 /* One term: from a working connection to Kafka, without which nobody should lead, to the failure or
@@ -212,7 +219,9 @@ static void register_metrics(struct relay_metrics *metrics, struct tally_metrics
                                              "Events sent and not acknowledged.", "");
     metrics->lag_seconds =
         tally_metrics_gauge(registry, "tally_relay_lag_seconds",
-                            "Age of the oldest event that is sent and not acknowledged.", "");
+                            "Age of the oldest event that is sent and not acknowledged; it goes on "
+                            "growing after a failure, until that event is published.",
+                            "");
     metrics->catching_up = tally_metrics_gauge(registry, "tally_relay_catching_up",
                                                "Whether the backlog is larger than one batch.", "");
     metrics->positions_saved = tally_metrics_counter(registry, "tally_relay_positions_saved_total",
