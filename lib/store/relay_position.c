@@ -1,5 +1,6 @@
 #include "store/relay_position.h"
 
+#include "core/clock.h"
 #include "core/id.h"
 #include "pg/blocking.h"
 
@@ -21,6 +22,12 @@ struct entry {
     int64_t lowest_seq;          /* of those so far; 0: there was none */
 };
 
+/* A leader's statement whose rows nobody takes, as a standby sees it. */
+struct sight {
+    char statement[64]; /* process and start; "": none */
+    int64_t since_us;   /* monotonic: when it was first seen so */
+};
+
 struct tally_relay_reader {
     PGconn *connection;
     char batch_events[NUMBER_BYTES];
@@ -28,6 +35,7 @@ struct tally_relay_reader {
     int64_t epoch;
     struct tally_relay_position read; /* how far batches have been handed out */
     struct entry entry;
+    struct sight sight;
 };
 
 /* Columns of every statement that reads events. */
@@ -56,6 +64,19 @@ static const char session_sql[] = "set enable_seqscan = off; set enable_bitmapsc
                                   "set synchronous_commit = off;";
 
 static const char identity_sql[] = "select system_identifier::text from pg_control_system()";
+
+/* The session that holds the lock $1, where the server waits for its client to take what it sends:
+ * nothing that the leader set up ends such a wait. */
+#define STUCK_LEADER                                                                     \
+    " from pg_locks l join pg_stat_activity a using (pid)"                               \
+    " where l.locktype = 'advisory' and l.granted and l.objsubid = 1"                    \
+    " and l.database = (select oid from pg_database where datname = current_database())" \
+    " and (l.classid::bigint << 32 | l.objid::bigint) = $1::bigint"                      \
+    " and a.state = 'active' and a.wait_event = 'ClientWrite'"
+#define STATEMENT_OF_LEADER "a.pid || ' ' || extract(epoch from a.query_start)"
+static const char look_sql[] = "select " STATEMENT_OF_LEADER STUCK_LEADER;
+static const char end_sql[] =
+    "select pg_terminate_backend(a.pid)" STUCK_LEADER " and " STATEMENT_OF_LEADER " = $2";
 
 static const char elect_sql[] =
     "update relay_position set epoch = epoch + 1 where only_row"
@@ -304,6 +325,31 @@ static enum tally_status load_position(struct tally_relay_reader *reader, bool *
     return status;
 }
 
+/* Ends the session of a leader that has taken no rows of one statement for TALLY_RELAY_SILENCE_MS.
+ * Where it is only slow it begins again; what it may still send, the epoch keeps from being saved.
+ */
+static enum tally_status watch_leader(struct tally_relay_reader *reader, const char *key,
+                                      struct tally_error *error)
+{
+    struct sight *sight = &reader->sight;
+    const char *const values[] = {key, sight->statement};
+    PGresult *rows = NULL;
+    enum tally_status status = query(reader, look_sql, 1, values, &rows, error);
+    if (status != TALLY_OK)
+        return status;
+    const char *seen = PQntuples(rows) > 0 ? PQgetvalue(rows, 0, 0) : "";
+    const int64_t now_us = tally_clock_monotonic_us();
+    const bool same = seen[0] != '\0' && strcmp(seen, sight->statement) == 0;
+    if (!same) {
+        (void)snprintf(sight->statement, sizeof sight->statement, "%s", seen);
+        sight->since_us = now_us;
+    }
+    PQclear(rows);
+    if (!same || now_us - sight->since_us < TALLY_RELAY_SILENCE_MS * INT64_C(1000))
+        return TALLY_OK;
+    return tally_pg_exec(reader->connection, end_sql, 2, values, PGRES_TUPLES_OK, NULL, error);
+}
+
 enum tally_status tally_relay_reader_lead(struct tally_relay_reader *reader, bool *leading,
                                           bool *started_over, struct tally_error *error)
 {
@@ -319,11 +365,12 @@ enum tally_status tally_relay_reader_lead(struct tally_relay_reader *reader, boo
     *started_over = false;
     PQclear(rows);
     if (!*leading)
-        return TALLY_OK;
-    char silence[128];
+        return watch_leader(reader, key, error);
+    char silence[160];
     (void)snprintf(silence, sizeof silence,
-                   "set idle_session_timeout = %d; set statement_timeout = %d",
-                   TALLY_RELAY_SILENCE_MS, TALLY_RELAY_STATEMENT_MS);
+                   "set idle_session_timeout = %d; set statement_timeout = %d;"
+                   " set tcp_user_timeout = %d",
+                   TALLY_RELAY_SILENCE_MS, TALLY_RELAY_STATEMENT_MS, 3 * TALLY_RELAY_SILENCE_MS);
     status = command(reader, silence, 0, NULL, error);
     return status == TALLY_OK ? load_position(reader, started_over, error) : status;
 }

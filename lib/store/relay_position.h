@@ -13,9 +13,9 @@
  * visible no later than n + 1, and gives it the lower sequence number.
  *
  * One reader leads per database, by a session advisory lock. The server ends the session of a
- * leader that says nothing for TALLY_RELAY_SILENCE_MS, so that a stopped process does not block the
- * others; saving checks the epoch it took at its election. A reader belongs to one thread and
- * blocks.
+ * leader that says nothing for TALLY_RELAY_SILENCE_MS, and a standby that of one which takes no
+ * rows for as long, so that a stopped process does not block the others; saving checks the epoch it
+ * took at its election. A reader belongs to one thread and blocks.
  */
 #ifndef TALLY_STORE_RELAY_POSITION_H
 #define TALLY_STORE_RELAY_POSITION_H
@@ -60,7 +60,8 @@ enum tally_status tally_relay_reader_open(const char *dsn, int64_t batch_events,
                                           struct tally_error *error) TALLY_MUST_CHECK;
 void tally_relay_reader_close(struct tally_relay_reader **reader);
 
-/* Tries to become the leader: `*leading` says whether it is. Then the position is loaded, and its
+/* Tries to become the leader: `*leading` says whether it is; where it is not, call again within a
+ * second, for it looks whether the one that leads goes on. Then the position is loaded, and its
  * epoch raised. A position from another database (by its system identifier) is not one: reading
  * starts over from the oldest kept event, and `*started_over` says so; the events must be adopted
  * before the first is read. */

@@ -375,3 +375,29 @@ Test(relay_position, what_one_of_many_open_transactions_wrote_leads_a_backlog)
     PQfinish(slow);
     tally_relay_reader_close(&reader);
 }
+
+Test(relay_position, a_leader_that_stops_taking_rows_loses_its_session)
+{
+    PGconn *stuck = connect_again();
+    char sql[128];
+    (void)snprintf(sql, sizeof sql, "select pg_advisory_lock(%" PRId64 ")", TALLY_RELAY_LOCK_KEY);
+    test_database_run(stuck, sql);
+    /* More than the buffers of both ends hold. */
+    cr_assert_eq(PQsendQuery(stuck, "select repeat('x', 1000) from generate_series(1, 1000000)"),
+                 1);
+    PQflush(stuck);
+    struct tally_relay_reader *standby = NULL;
+    struct tally_error error = {0};
+    bool leading = false;
+    bool started_over = false;
+    cr_assert_eq(tally_relay_reader_open(database.dsn, 100, &standby, &error), TALLY_OK);
+    for (int i = 0; i < 300 && !leading; i++) {
+        cr_assert_eq(tally_relay_reader_lead(standby, &leading, &started_over, &error), TALLY_OK,
+                     "%s", error.text);
+        if (!leading)
+            usleep(100000);
+    }
+    cr_assert(leading);
+    PQfinish(stuck);
+    tally_relay_reader_close(&standby);
+}
