@@ -267,16 +267,25 @@ void tally_relay_wake(struct tally_relay *relay)
     (void)written; /* it can only fail where the counter is full, and then the relay is awake */
 }
 
+void tally_relay_drain(struct tally_relay *relay)
+{
+    /* The thread reads it only once `stopping` is set, after this. */
+    if (relay->drain_until_us == 0)
+        relay->drain_until_us =
+            tally_clock_monotonic_us() + relay->settings->drain_ms * INT64_C(1000);
+}
+
 bool tally_relay_stop(struct tally_relay **relay)
 {
     struct tally_relay *gone = *relay;
     if (gone == NULL)
         return true;
-    const int64_t drain_ms = gone->settings->drain_ms;
-    gone->drain_until_us = tally_clock_monotonic_us() + drain_ms * 1000;
+    tally_relay_drain(gone);
     atomic_store(&gone->stopping, true);
     tally_relay_wake(gone);
-    const int64_t give_up_us = tally_clock_wall_us() + (drain_ms + STOP_GRACE_MS) * 1000;
+    const int64_t left_us = gone->drain_until_us - tally_clock_monotonic_us();
+    const int64_t give_up_us =
+        tally_clock_wall_us() + (left_us > 0 ? left_us : 0) + STOP_GRACE_MS * INT64_C(1000);
     const struct timespec give_up = {.tv_sec = give_up_us / 1000000,
                                      .tv_nsec = give_up_us % 1000000 * 1000};
     if (pthread_timedjoin_np(gone->thread, NULL, &give_up) != 0)

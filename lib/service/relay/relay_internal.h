@@ -56,7 +56,7 @@ struct tally_relay {
     bool paused;
     bool careful;           /* an event was refused, and comes first when it is sent again */
     bool stalled;           /* Kafka acknowledges nothing, and the failure says so */
-    int64_t drain_until_us; /* monotonic, once stopping */
+    int64_t drain_until_us; /* monotonic, once stopping; 0: not told to */
 };
 
 /* All from the relay's thread, but for relay_set_failure(). */
