@@ -59,7 +59,9 @@ static enum tally_status start(void *context, struct tally_process *process,
 
 static void drain(void *context)
 {
-    tally_command_service_drain(((struct program *)context)->service);
+    struct program *program = context;
+    tally_relay_drain(program->relay);
+    tally_command_service_drain(program->service);
 }
 
 /* The loop turns, or this would not be asked; the relay has a thread of its own. */

@@ -167,16 +167,6 @@ void tally_buffer_append_json(struct tally_buffer *buffer, const char *text, siz
     tally_buffer_append_char(buffer, '"');
 }
 
-void tally_buffer_consume(struct tally_buffer *buffer, size_t length)
-{
-    if (length >= buffer->length) {
-        buffer->length = 0;
-        return;
-    }
-    memmove(buffer->data, buffer->data + length, buffer->length - length);
-    buffer->length -= length;
-}
-
 const char *tally_buffer_text(struct tally_buffer *buffer)
 {
     char *end = tally_buffer_reserve(buffer, 1);

@@ -38,8 +38,6 @@ void tally_buffer_append_json(struct tally_buffer *buffer, const char *text, siz
 /* Makes room for `length` more bytes and returns where they go, or NULL (and `failed` is set). The
  * caller writes there and then adds to `length`. */
 char *tally_buffer_reserve(struct tally_buffer *buffer, size_t length);
-/* Removes the first `length` bytes (at most all). */
-void tally_buffer_consume(struct tally_buffer *buffer, size_t length);
 /* The bytes as a terminated string, valid until the next change; "" where the terminator found no
  * memory (and `failed` is set). */
 const char *tally_buffer_text(struct tally_buffer *buffer);

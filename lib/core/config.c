@@ -86,6 +86,18 @@ static const struct tally_setting *find_row(const char *name, size_t length, uns
     return NULL;
 }
 
+/* Takes off a pair of quotes round `value`. */
+static const char *unquote(char *value)
+{
+    size_t length = strlen(value);
+    bool quoted =
+        length >= 2 && (value[0] == '"' || value[0] == '\'') && value[length - 1] == value[0];
+    if (!quoted)
+        return value;
+    value[length - 1] = '\0';
+    return value + 1;
+}
+
 /* A name that no program knows is an error, so that a typing slip does not pass unseen; one that
  * belongs to another program is not, so that all can share a file. */
 static enum tally_status apply_line(struct tally_settings *settings, unsigned program, char *line,
@@ -101,7 +113,7 @@ static enum tally_status apply_line(struct tally_settings *settings, unsigned pr
     size_t length = (size_t)(equals - line);
     const struct tally_setting *row = find_row(line, length, program);
     if (row != NULL)
-        return set_value(settings, row, equals + 1, error);
+        return set_value(settings, row, unquote(equals + 1), error);
     if (find_row(line, length, ~0U) == NULL)
         return tally_fail(error, TALLY_CONFIG, "%s:%d: there is no setting %.*s", file, number,
                           (int)length, line);

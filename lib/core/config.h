@@ -3,8 +3,9 @@
  * lib/core/settings.h. A flag beats the environment, the environment beats the file, the file beats
  * the default.
  *
- * The file holds `NAME=value` lines, `#` comments and blank lines, as systemd's EnvironmentFile
- * does.
+ * The file holds `NAME=value` lines, `#` comments and blank lines, so that systemd's
+ * EnvironmentFile can read it too. Quotes round a value are not part of it; unlike there, nothing
+ * is escaped inside them, and no line goes on in the next.
  */
 #ifndef TALLY_CORE_CONFIG_H
 #define TALLY_CORE_CONFIG_H

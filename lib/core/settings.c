@@ -104,7 +104,7 @@ const struct tally_setting tally_settings_table[] = {
     INTEGER("TALLY_REDIS_TIMEOUT_MS", redis_timeout_ms, "1000", 10, 60000, "ms", PROJECTOR | QUERY | CTL,
             "Longest wait for an answer from Redis"),
     INTEGER("TALLY_DRAIN_MS", drain_ms, "5000", 0, 600000, "ms", SERVICES | CTL,
-            "Longest time between SIGTERM and exit for what is in flight"),
+            "Longest time after SIGTERM for what is in flight; the exit comes within 5 s of that"),
 };
 /* clang-format on */
 const size_t tally_settings_count = sizeof tally_settings_table / sizeof tally_settings_table[0];

@@ -160,11 +160,27 @@ static rd_kafka_AdminOptions_t *options_new(struct tally_kafka_admin *admin,
     return options;
 }
 
-/* The answer of the one request under way, or NULL with `error` filled. */
-static rd_kafka_event_t *await(struct tally_kafka_admin *admin, int timeout_ms, const char *doing,
-                               struct tally_error *error)
+/* The next event of a kind, or NULL in time. One of another kind is the answer to an earlier
+ * request, which was not waited for long enough. */
+static rd_kafka_event_t *next_of_kind(struct tally_kafka_admin *admin, rd_kafka_event_type_t kind,
+                                      int timeout_ms)
 {
-    rd_kafka_event_t *event = rd_kafka_queue_poll(admin->queue, timeout_ms + 500);
+    const int64_t until_us = tally_clock_monotonic_us() + timeout_ms * INT64_C(1000);
+    while (timeout_ms >= 0) {
+        rd_kafka_event_t *event = rd_kafka_queue_poll(admin->queue, timeout_ms);
+        if (event == NULL || rd_kafka_event_type(event) == kind)
+            return event;
+        rd_kafka_event_destroy(event);
+        timeout_ms = (int)((until_us - tally_clock_monotonic_us()) / 1000);
+    }
+    return NULL;
+}
+
+/* The answer of the one request under way, or NULL with `error` filled. */
+static rd_kafka_event_t *await(struct tally_kafka_admin *admin, rd_kafka_event_type_t kind,
+                               int timeout_ms, const char *doing, struct tally_error *error)
+{
+    rd_kafka_event_t *event = next_of_kind(admin, kind, timeout_ms + 500);
     if (event == NULL) {
         (void)fail_unreachable(admin, RD_KAFKA_RESP_ERR__TIMED_OUT, doing, error);
     } else if (rd_kafka_event_error(event) != RD_KAFKA_RESP_ERR_NO_ERROR) {
@@ -222,7 +238,8 @@ enum tally_status tally_kafka_admin_create(struct tally_kafka_admin *admin,
     rd_kafka_CreateTopics(admin->client, &made, 1, options, admin->queue);
     rd_kafka_AdminOptions_destroy(options);
     rd_kafka_NewTopic_destroy(made);
-    rd_kafka_event_t *event = await(admin, timeout_ms, "creating a topic", error);
+    rd_kafka_event_t *event =
+        await(admin, RD_KAFKA_EVENT_CREATETOPICS_RESULT, timeout_ms, "creating a topic", error);
     if (event == NULL)
         return TALLY_UNAVAILABLE;
     size_t count = 0;
@@ -255,7 +272,8 @@ enum tally_status tally_kafka_admin_configs(struct tally_kafka_admin *admin, con
     rd_kafka_DescribeConfigs(admin->client, &resource, 1, options, admin->queue);
     rd_kafka_AdminOptions_destroy(options);
     rd_kafka_ConfigResource_destroy(resource);
-    rd_kafka_event_t *event = await(admin, timeout_ms, "asking for a topic's settings", error);
+    rd_kafka_event_t *event = await(admin, RD_KAFKA_EVENT_DESCRIBECONFIGS_RESULT, timeout_ms,
+                                    "asking for a topic's settings", error);
     if (event == NULL)
         return TALLY_UNAVAILABLE;
     size_t resources = 0, entries = 0;
@@ -311,7 +329,8 @@ enum tally_status tally_kafka_admin_delete_before(struct tally_kafka_admin *admi
     rd_kafka_DeleteRecords(admin->client, &deletion, 1, options, admin->queue);
     rd_kafka_AdminOptions_destroy(options);
     rd_kafka_DeleteRecords_destroy(deletion);
-    rd_kafka_event_t *event = await(admin, timeout_ms, "deleting records", error);
+    rd_kafka_event_t *event =
+        await(admin, RD_KAFKA_EVENT_DELETERECORDS_RESULT, timeout_ms, "deleting records", error);
     if (event == NULL)
         return TALLY_UNAVAILABLE;
     enum tally_status status = deletion_outcome(
@@ -357,7 +376,8 @@ enum tally_status tally_kafka_admin_group(struct tally_kafka_admin *admin, const
         options_new(admin, RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS, timeout_ms);
     rd_kafka_DescribeConsumerGroups(admin->client, &name, 1, options, admin->queue);
     rd_kafka_AdminOptions_destroy(options);
-    rd_kafka_event_t *event = await(admin, timeout_ms, "asking for the consumer group", error);
+    rd_kafka_event_t *event = await(admin, RD_KAFKA_EVENT_DESCRIBECONSUMERGROUPS_RESULT, timeout_ms,
+                                    "asking for the consumer group", error);
     if (event == NULL)
         return TALLY_UNAVAILABLE;
     size_t count = 0;

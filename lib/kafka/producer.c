@@ -43,7 +43,12 @@ static enum tally_status configure(rd_kafka_conf_t *conf,
         {"bootstrap.servers", options->brokers},
         {"client.id", options->client_id},
         {"enable.idempotence", "true"},
+        /* What comes behind a message that a broker refuses for good must not be written either:
+         * sent again, the refused one would come too late. The price is that such a refusal, and a
+         * purge of messages in flight, is fatal to the producer. */
+        {"enable.gapless.guarantee", "true"},
         {"acks", "all"},
+        {"max.in.flight", options->one_request ? "1" : "5"},
         {"message.timeout.ms", "0"},
         {"compression.codec", options->compression},
         /* Long enough to fill a batch under load, short beside the commit that came before. */
@@ -184,6 +189,8 @@ enum tally_status tally_producer_send(struct tally_producer *producer,
     if (failure == RD_KAFKA_RESP_ERR_NO_ERROR)
         return TALLY_OK;
     rd_kafka_headers_destroy(headers);
+    if (failure == RD_KAFKA_RESP_ERR__FATAL && tally_producer_fatal(producer, error))
+        return error->status;
     return tally_fail(error, failure == RD_KAFKA_RESP_ERR__QUEUE_FULL ? TALLY_OVERLOADED : TALLY_IO,
                       "Kafka does not take the message: %s", rd_kafka_err2str(failure));
 }
@@ -215,6 +222,6 @@ bool tally_producer_fatal(struct tally_producer *producer, struct tally_error *e
     rd_kafka_resp_err_t failure = rd_kafka_fatal_error(producer->handle, reason, sizeof reason);
     if (failure == RD_KAFKA_RESP_ERR_NO_ERROR)
         return false;
-    (void)tally_fail(error, TALLY_IO, "the producer is fenced: %s", reason);
+    (void)tally_fail(error, TALLY_IO, "the Kafka producer cannot go on: %s", reason);
     return true;
 }

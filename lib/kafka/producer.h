@@ -2,7 +2,10 @@
  * Producer: an idempotent Kafka producer with explicit partitions (librdkafka).
  *
  * Messages of one partition arrive in the order they were sent, each acknowledged by all in-sync
- * replicas (enable.idempotence, acks=all), however long Kafka is away (message.timeout.ms=0).
+ * replicas (enable.idempotence, acks=all), however long Kafka is away (message.timeout.ms=0), and
+ * none behind one that was refused (enable.gapless.guarantee). A broker knows what comes behind by
+ * the numbers that the producer gave before: where the refused message is the first of a producer
+ * on its partition, that takes `one_request`.
  * All calls from one thread; delivery callbacks come from tally_producer_poll() in that thread.
  */
 #ifndef TALLY_KAFKA_PRODUCER_H
@@ -37,6 +40,7 @@ struct tally_producer_options {
     void *context;
     tally_producer_logged *on_log; /* never NULL */
     const char *client_id;         /* what brokers call it */
+    bool one_request;              /* at a time, and not several */
 };
 
 struct tally_producer_message {
@@ -70,11 +74,13 @@ enum tally_status tally_producer_send(struct tally_producer *producer,
 int tally_producer_poll(struct tally_producer *producer, int timeout_ms);
 /* Writes to this eventfd whenever there is something to poll for; -1 ends it. */
 void tally_producer_notify(struct tally_producer *producer, int event_descriptor);
-/* Drops all that is queued or in flight; each is told to the callback by the next polls. */
+/* Drops all that is queued or in flight; each is told to the callback by the next polls. With
+ * messages in flight the producer becomes fatal, sooner or later. */
 void tally_producer_purge(struct tally_producer *producer);
 /* Messages that no callback has come for. */
 int tally_producer_outstanding(struct tally_producer *producer);
-/* A state that only a new producer ends (an idempotence error); false where there is none. */
+/* A state that only a new producer ends (an idempotence error, a message refused for good); false
+ * where there is none. */
 bool tally_producer_fatal(struct tally_producer *producer, struct tally_error *error);
 
 #endif

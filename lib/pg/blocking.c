@@ -18,7 +18,7 @@ enum tally_status tally_pg_connect(const char *dsn, const char *application_name
         return status;
     }
     char setup[TALLY_PG_SETUP_BYTES];
-    tally_pg_setup_sql(0, setup);
+    tally_pg_setup_sql(0, 0, setup);
     status = tally_pg_exec(made, setup, 0, NULL, PGRES_TUPLES_OK, NULL, error);
     if (status != TALLY_OK) {
         PQfinish(made);

@@ -135,7 +135,8 @@ static void send_preparation(struct tally_pg_connection *connection)
     int sent;
     if (step == 0) {
         char setup[TALLY_PG_SETUP_BYTES];
-        tally_pg_setup_sql(connection->options.query_timeout_ms * 4 / 5, setup);
+        tally_pg_setup_sql(connection->options.query_timeout_ms * 4 / 5,
+                           connection->options.lock_timeout_ms, setup);
         sent = PQsendQuery(connection->session, setup);
     } else {
         const struct tally_pg_statement *statement = &connection->options.statements[step - 1];

@@ -48,6 +48,7 @@ struct tally_pg_options {
     /* A query ends within this: the server cancels it a fifth earlier (statement_timeout), and
      * where even that does not come, the connection is given up. > 0. */
     int64_t query_timeout_ms;
+    int64_t lock_timeout_ms; /* a query that waits longer for one lock is REFUSED; 0: no bound */
     /* Came to or left READY or DISCONNECTED; queries may be started from here. May be NULL. */
     void (*on_change)(struct tally_pg_connection *connection, void *context);
     void *context;

@@ -70,7 +70,8 @@ enum tally_status tally_pg_parameters_fill(struct tally_pg_parameters *parameter
     return TALLY_OK;
 }
 
-size_t tally_pg_setup_sql(int64_t statement_timeout_ms, char sql[TALLY_PG_SETUP_BYTES])
+size_t tally_pg_setup_sql(int64_t statement_timeout_ms, int64_t lock_timeout_ms,
+                          char sql[TALLY_PG_SETUP_BYTES])
 {
     int length = snprintf(sql, TALLY_PG_SETUP_BYTES,
                           "SELECT set_config('synchronous_commit', 'on', false),"
@@ -78,6 +79,10 @@ size_t tally_pg_setup_sql(int64_t statement_timeout_ms, char sql[TALLY_PG_SETUP_
                           " set_config('default_transaction_isolation', 'read committed', false),"
                           " set_config('statement_timeout', '%lld', false)",
                           (long long)statement_timeout_ms);
+    if (lock_timeout_ms > 0)
+        length +=
+            snprintf(sql + length, TALLY_PG_SETUP_BYTES - (size_t)length,
+                     ", set_config('lock_timeout', '%lld', false)", (long long)lock_timeout_ms);
     return (size_t)length;
 }
 

@@ -27,9 +27,11 @@ enum tally_status tally_pg_parameters_fill(struct tally_pg_parameters *parameter
 
 /* The statement that each session starts with: synchronous_commit (an answer leaves after the
  * commit is durable), UTC, read committed (a statement after a lock must see what the lock's last
- * holder wrote), and `statement_timeout_ms` (0: none). Returns the bytes written. */
+ * holder wrote), `statement_timeout_ms` (0: none) and `lock_timeout_ms` (0: the role's own).
+ * Returns the bytes written. */
 #define TALLY_PG_SETUP_BYTES 384
-size_t tally_pg_setup_sql(int64_t statement_timeout_ms, char sql[TALLY_PG_SETUP_BYTES]);
+size_t tally_pg_setup_sql(int64_t statement_timeout_ms, int64_t lock_timeout_ms,
+                          char sql[TALLY_PG_SETUP_BYTES]);
 
 /* What an SQLSTATE (five characters, or NULL where the error came from libpq) means: UNAVAILABLE
  * for what another attempt may get past (classes 08, 53, 57, 58 and 40, timeouts and read-only

@@ -18,6 +18,7 @@ struct carrier {
     size_t count; /* 0: nothing in flight */
     size_t next;
     bool replaying;
+    int64_t replay_until_us; /* monotonic: what is not sent again by then is not done */
     int64_t sent_us;
     struct tally_batch_parameters parameters;
 };
@@ -100,7 +101,7 @@ static void replay_next(struct carrier *carrier)
 {
     int64_t now_us = tally_clock_monotonic_us();
     while (carrier->next < carrier->count) {
-        if (carrier->batch[carrier->next]->deadline_us > now_us &&
+        if (carrier->replay_until_us > now_us &&
             send_commands(carrier, carrier->next, 1, on_single_end))
             return;
         finish(carrier, carrier->next++, TALLY_UNAVAILABLE);
@@ -163,6 +164,10 @@ static void on_batch_end(enum tally_pg_end end, const PGresult *result,
     if (end == TALLY_PG_REFUSED) {
         report_failure(carrier->batcher, error);
         carrier->replaying = true;
+        /* From here, whatever the batch waited for: its neighbours must have time to be answered.
+         */
+        carrier->replay_until_us =
+            tally_clock_monotonic_us() + carrier->batcher->options.timeout_ms * 1000;
         replay_next(carrier);
         return;
     }
@@ -180,15 +185,11 @@ static void dispatch(struct carrier *carrier)
     struct tally_batcher *batcher = carrier->batcher;
     carrier->next = 0;
     carrier->count = tally_command_queue_take(&batcher->queue, carrier->batch);
-    int64_t deadline_us = tally_clock_monotonic_us() + batcher->options.timeout_ms * 1000;
     if (!send_commands(carrier, 0, carrier->count, on_batch_end)) {
         for (size_t i = 0; i < carrier->count; i++)
             finish(carrier, i, TALLY_UNAVAILABLE);
         carrier->count = 0;
-        return;
     }
-    for (size_t i = 0; i < carrier->count; i++)
-        carrier->batch[i]->deadline_us = deadline_us;
 }
 
 /* Answers what waits and has a deadline of `until_us` or before. */
@@ -282,6 +283,9 @@ static enum tally_status start_carrier(struct event_base *base, struct tally_bat
                                        struct carrier *carrier, struct tally_error *error)
 {
     enum { COLUMN_SLACK_BYTES = 1 << 20 }; /* a batch's bound leaves out what escapes no count */
+    /* A row that somebody else keeps locked costs its batch this much, and then only the commands
+     * that need it, as many times as there are of them. */
+    enum { LOCKS_PER_TIMEOUT = 10 };
     size_t most = batcher->options.limits.batch_most;
     carrier->batcher = batcher;
     carrier->batch = calloc(most, sizeof(struct tally_queued *));
@@ -296,6 +300,7 @@ static enum tally_status start_carrier(struct event_base *base, struct tally_bat
         .statements = &tally_batch_statement,
         .statement_count = 1,
         .query_timeout_ms = batcher->options.timeout_ms,
+        .lock_timeout_ms = batcher->options.timeout_ms / LOCKS_PER_TIMEOUT,
         .on_change = on_connection_change,
         .context = carrier,
     };
@@ -371,7 +376,7 @@ void tally_batcher_free(struct tally_batcher **batcher)
         struct carrier *carrier = &gone->carriers[i];
         tally_pg_connection_free(&carrier->connection);
         for (size_t j = carrier->next; j < carrier->count; j++)
-            free(carrier->batch[j]);
+            tally_queued_forget(&gone->queue, carrier->batch[j]);
         free(carrier->batch);
         free(carrier->outcomes);
         tally_batch_parameters_release(&carrier->parameters);

@@ -33,7 +33,9 @@ struct tally_batcher_options {
     const char *dsn; /* borrowed for the batcher's life */
     size_t connections;
     struct tally_command_queue_limits limits;
-    int64_t timeout_ms;  /* longest wait to be sent, and then for the outcome */
+    /* Longest wait to be sent, and then for the outcome; where the batch meets an SQL error, for it
+     * again from there, one by one. A tenth of it is the longest wait for one lock. */
+    int64_t timeout_ms;
     int64_t patience_ms; /* the silence of PostgreSQL that opens the breaker */
     /* A batch has been committed; may be NULL. */
     void (*on_committed)(void *context);
@@ -57,7 +59,8 @@ enum tally_status tally_batcher_new(struct event_base *base,
  * UNAVAILABLE while the breaker is open; STOPPING once draining; NO_MEMORY.
  * Outcomes besides those of apply_commands(): UNAVAILABLE, nothing was done; OUTCOME_UNKNOWN, the
  * session was lost after sending, and with an Idempotency-Key the client may safely repeat;
- * INTERNAL, an SQL error, nothing was done. */
+ * INTERNAL, an SQL error, nothing was done. A command that waits too long for a row that somebody
+ * else keeps locked is UNAVAILABLE, and not its neighbours in the batch. */
 enum tally_status tally_batcher_submit(struct tally_batcher *batcher,
                                        const struct tally_command *command,
                                        tally_command_done *done, void *context,

@@ -33,7 +33,7 @@ const char *tally_command_kind_text(enum tally_command_kind kind);
 /* All texts are borrowed, valid UTF-8, and NULL where the kind does not use them. */
 struct tally_command {
     enum tally_command_kind kind;
-    int64_t user_id;   /* the author, or the user to change; 0: none */
+    int64_t user_id;   /* the author, or the user to change or delete; 0: none */
     int64_t target_id; /* the post or comment; 0: none */
     int64_t if_match;  /* version the user must have; 0: any */
     const char *name;  /* of an update: NULL keeps it, as for the next two */
@@ -51,7 +51,7 @@ struct tally_command_outcome {
     enum tally_status status;
     bool replayed;   /* the stored outcome of an earlier request with this key */
     int64_t id;      /* what was made or removed; 0 unless OK, as the next two */
-    int64_t user_id; /* whose count moved */
+    int64_t user_id; /* whose version moved */
     int64_t version; /* theirs after it */
 };
 

@@ -138,11 +138,22 @@ int64_t tally_command_queue_deadline_us(const struct tally_command_queue *queue)
     return queue->waiting != NULL ? queue->waiting->deadline_us : INT64_MAX;
 }
 
+static void forget_key(struct tally_command_queue *queue, struct tally_queued *queued)
+{
+    if (queued->key[0] != '\0')
+        HASH_DELETE(by_key, queue->keyed, queued);
+}
+
+void tally_queued_forget(struct tally_command_queue *queue, struct tally_queued *queued)
+{
+    forget_key(queue, queued);
+    free(queued);
+}
+
 void tally_queued_finish(struct tally_command_queue *queue, struct tally_queued *queued,
                          const struct tally_command_outcome *outcome)
 {
-    if (queued->command->idempotency_key != NULL)
-        HASH_DELETE(by_key, queue->keyed, queued);
+    forget_key(queue, queued);
     queued->done(outcome, queued->context);
     free(queued);
 }

@@ -16,7 +16,7 @@ struct tally_queued {
     const struct tally_command *command; /* borrowed until `done` */
     tally_command_done *done;
     void *context;
-    int64_t deadline_us; /* monotonic: to be sent by then, and once sent, to be answered */
+    int64_t deadline_us; /* monotonic: to be sent by then, also once it was put back */
     size_t bytes;
     struct tally_queued *prev, *next;
     UT_hash_handle by_key; /* only where the command carries a key */
@@ -60,6 +60,8 @@ void tally_command_queue_put_back(struct tally_command_queue *queue, struct tall
 struct tally_queued *tally_command_queue_expire(struct tally_command_queue *queue, int64_t now_us);
 /* Deadline of the front, or INT64_MAX. */
 int64_t tally_command_queue_deadline_us(const struct tally_command_queue *queue);
+/* Frees a command that is not waiting, without a callback. */
+void tally_queued_forget(struct tally_command_queue *queue, struct tally_queued *queued);
 /* Ends a command that is not waiting: forgets its key, calls it back, frees it. */
 void tally_queued_finish(struct tally_command_queue *queue, struct tally_queued *queued,
                          const struct tally_command_outcome *outcome);

@@ -1,5 +1,6 @@
 #include "store/relay_position.h"
 
+#include "core/clock.h"
 #include "core/id.h"
 #include "pg/blocking.h"
 
@@ -10,6 +11,23 @@
 
 enum { NUMBER_BYTES = 24 };
 
+/* Bounds of a statement that works its way through a backlog: a second or two on a slow disk. */
+static const char slice_events[] = "100000";
+static const char piece_reach[] = "1000000";
+
+/* The search for the beginning of a backlog, which leads over all of its events, in slices. */
+struct entry {
+    char *target;                /* pg_snapshot; owned, NULL where nothing is searched for */
+    char searched[NUMBER_BYTES]; /* the last transaction that was looked at */
+    int64_t lowest_seq;          /* of those so far; 0: there was none */
+};
+
+/* A leader's statement whose rows nobody takes, as a standby sees it. */
+struct sight {
+    char statement[64]; /* process and start; "": none */
+    int64_t since_us;   /* monotonic: when it was first seen so */
+};
+
 struct tally_relay_reader {
     PGconn *connection;
     char batch_events[NUMBER_BYTES];
@@ -17,6 +35,8 @@ struct tally_relay_reader {
     char database[NUMBER_BYTES];
     int64_t epoch;
     struct tally_relay_position read; /* how far batches have been handed out */
+    struct entry entry;
+    struct sight sight;
 };
 
 /* Columns of every statement that reads events. */
@@ -46,6 +66,19 @@ static const char session_sql[] = "set enable_seqscan = off; set enable_bitmapsc
 
 static const char identity_sql[] = "select system_identifier::text from pg_control_system()";
 
+/* The session that holds the lock $1, where the server waits for its client to take what it sends:
+ * nothing that the leader set up ends such a wait. */
+#define STUCK_LEADER                                                                     \
+    " from pg_locks l join pg_stat_activity a using (pid)"                               \
+    " where l.locktype = 'advisory' and l.granted and l.objsubid = 1"                    \
+    " and l.database = (select oid from pg_database where datname = current_database())" \
+    " and (l.classid::bigint << 32 | l.objid::bigint) = $1::bigint"                      \
+    " and a.state = 'active' and a.wait_event = 'ClientWrite'"
+#define STATEMENT_OF_LEADER "a.pid || ' ' || extract(epoch from a.query_start)"
+static const char look_sql[] = "select " STATEMENT_OF_LEADER STUCK_LEADER;
+static const char end_sql[] =
+    "select pg_terminate_backend(a.pid)" STUCK_LEADER " and " STATEMENT_OF_LEADER " = $2";
+
 static const char elect_sql[] =
     "update relay_position set epoch = epoch + 1 where only_row"
     " returning epoch, system_identifier::text, snapshot::text, target::text, reached_seq";
@@ -60,27 +93,51 @@ static const char adopt_position_sql[] =
     "update relay_position set system_identifier = $1::bigint, snapshot = null, target = null,"
     " reached_seq = null";
 
+/* Not visible in the snapshot $1, as two scans of the index of xid. The one condition that says the
+ * same, xid >= xmin and not visible, reads again at each poll all that was written since the oldest
+ * open transaction began. */
+#define FRESH_EVENTS                                                                        \
+    "select * from events where xid = any (array(select pg_snapshot_xip($1::pg_snapshot)))" \
+    " union all select * from events where xid >= pg_snapshot_xmax($1::pg_snapshot)"
+
 /* Everything new since $1, if it is at most $2 rows; one more row says that there is a backlog. One
  * statement, so that the snapshot it returns is the one it read. */
-static const char poll_sql[] =
-    "select " EVENT_COLUMNS ", now.snapshot"
-    " from (select pg_current_snapshot()::text as snapshot) as now"
-    " left join (select * from events where xid >= pg_snapshot_xmin($1::pg_snapshot)"
-    " and not pg_visible_in_snapshot(xid, $1::pg_snapshot) limit $2::bigint + 1) as fresh on true"
-    " order by seq";
+static const char poll_sql[] = "select " EVENT_COLUMNS ", now.snapshot"
+                               " from (select pg_current_snapshot()::text as snapshot) as now"
+                               " left join (" FRESH_EVENTS " limit $2::bigint + 1) as fresh on true"
+                               " order by seq";
 
-/* Where a backlog begins. `seq + 0` keeps the planner from walking the index of seq from the oldest
+/* Where the search for the beginning of a backlog begins: the snapshot that the backlog leads to,
+ * the transaction before the first to look at, and the lowest sequence number of those that were
+ * open at the position. `seq + 0` keeps the planner from walking the index of seq from the oldest
  * kept event. */
-static const char backlog_sql[] =
-    "select pg_current_snapshot()::text, (min(seq + 0) - 1)::text from events"
-    " where xid >= pg_snapshot_xmin($1::pg_snapshot)"
-    " and not pg_visible_in_snapshot(xid, $1::pg_snapshot)";
+static const char enter_sql[] =
+    "select pg_current_snapshot()::text,"
+    " (pg_snapshot_xmax($1::pg_snapshot)::text::bigint - 1)::text,"
+    " (select min(seq + 0) from events"
+    "  where xid = any (array(select pg_snapshot_xip($1::pg_snapshot))))::text";
 
-/* A piece of the backlog between the snapshots $1 and $2, after sequence number $3, of $4 rows. */
+/* A slice of that search: of the transactions after $1 that the snapshot $2 may see, as many as
+ * wrote $3 events, or all, which the first column tells by NULL; else it is the last of them. What
+ * is not visible in $2 may only make the beginning too early. A transaction is never divided, so
+ * that each slice gets on. */
+static const char slice_sql[] =
+    "with last as materialized (select xid from events where xid > $1::xid8"
+    " and xid < pg_snapshot_xmax($2::pg_snapshot) order by xid offset $3::bigint limit 1)"
+    " select (select xid from last)::text, min(seq + 0)::text from events where xid > $1::xid8"
+    " and xid <= coalesce((select xid from last), pg_snapshot_xmax($2::pg_snapshot))";
+
+/* A piece of the backlog between the snapshots $1 and $2, of $4 rows at most, among the $5 sequence
+ * numbers after $3: those that lie between may all be published already. */
 static const char piece_sql[] =
-    "select " EVENT_COLUMNS ", null as snapshot from events where seq > $3::bigint"
+    "select " EVENT_COLUMNS ", null as snapshot from events"
+    " where seq > $3::bigint and seq <= $3::bigint + $5::bigint"
     " and not pg_visible_in_snapshot(xid, $1::pg_snapshot)"
     " and pg_visible_in_snapshot(xid, $2::pg_snapshot) order by seq limit $4::bigint";
+
+/* The number before the first that comes after the $2 sequence numbers after $1. */
+static const char ahead_sql[] =
+    "select (min(seq) - 1)::text from events where seq > $1::bigint + $2::bigint";
 
 static const char save_sql[] =
     "update relay_position set snapshot = $1::pg_snapshot, target = $2::pg_snapshot,"
@@ -94,8 +151,11 @@ static const char attend_sql[] =
 static const struct {
     const char *name;
     const char *sql;
-} prepared[] = {
-    {"poll", poll_sql}, {"piece", piece_sql}, {"save", save_sql}, {"attend", attend_sql}};
+} prepared[] = {{"poll", poll_sql},
+                {"piece", piece_sql},
+                {"ahead", ahead_sql},
+                {"save", save_sql},
+                {"attend", attend_sql}};
 
 void tally_relay_position_clear(struct tally_relay_position *position)
 {
@@ -190,6 +250,7 @@ void tally_relay_reader_close(struct tally_relay_reader **reader)
         return;
     PQfinish((*reader)->connection);
     tally_relay_position_clear(&(*reader)->read);
+    free((*reader)->entry.target);
     free(*reader);
     *reader = NULL;
 }
@@ -266,6 +327,32 @@ static enum tally_status load_position(struct tally_relay_reader *reader, bool *
     return status;
 }
 
+/* Ends the session of a leader that has taken no rows of one statement for as long as this one may
+ * be silent. Where it is only slow it begins again; what it may still send, the epoch keeps from
+ * being saved.
+ */
+static enum tally_status watch_leader(struct tally_relay_reader *reader, const char *key,
+                                      struct tally_error *error)
+{
+    struct sight *sight = &reader->sight;
+    const char *const values[] = {key, sight->statement};
+    PGresult *rows = NULL;
+    enum tally_status status = query(reader, look_sql, 1, values, &rows, error);
+    if (status != TALLY_OK)
+        return status;
+    const char *seen = PQntuples(rows) > 0 ? PQgetvalue(rows, 0, 0) : "";
+    const int64_t now_us = tally_clock_monotonic_us();
+    const bool same = seen[0] != '\0' && strcmp(seen, sight->statement) == 0;
+    if (!same) {
+        (void)snprintf(sight->statement, sizeof sight->statement, "%s", seen);
+        sight->since_us = now_us;
+    }
+    PQclear(rows);
+    if (!same || now_us - sight->since_us < reader->silence_ms * INT64_C(1000))
+        return TALLY_OK;
+    return tally_pg_exec(reader->connection, end_sql, 2, values, PGRES_TUPLES_OK, NULL, error);
+}
+
 enum tally_status tally_relay_reader_lead(struct tally_relay_reader *reader, bool *leading,
                                           bool *started_over, struct tally_error *error)
 {
@@ -281,33 +368,34 @@ enum tally_status tally_relay_reader_lead(struct tally_relay_reader *reader, boo
     *started_over = false;
     PQclear(rows);
     if (!*leading)
-        return TALLY_OK;
-    char silence[128];
+        return watch_leader(reader, key, error);
+    char silence[160];
     (void)snprintf(silence, sizeof silence,
-                   "set idle_session_timeout = %d; set statement_timeout = %d", reader->silence_ms,
-                   TALLY_RELAY_STATEMENT_MS);
+                   "set idle_session_timeout = %d; set statement_timeout = %d;"
+                   " set tcp_user_timeout = %d",
+                   reader->silence_ms, TALLY_RELAY_STATEMENT_MS, 3 * reader->silence_ms);
     status = command(reader, silence, 0, NULL, error);
     return status == TALLY_OK ? load_position(reader, started_over, error) : status;
 }
 
-/* From a whole position to the start of the way to a new target. `found` is false where the backlog
- * has gone meanwhile (its partition was dropped). */
-static enum tally_status enter_backlog(struct tally_relay_reader *reader, bool *found,
-                                       struct tally_error *error)
+/* Nothing of the backlog is left among the sequence numbers of this reach: goes on behind them, or
+ * is at the target where there is nothing behind. */
+static enum tally_status pass_reach(struct tally_relay_reader *reader, const char *reached,
+                                    struct tally_error *error)
 {
-    const char *const values[] = {reader->read.base};
+    struct tally_relay_position *read = &reader->read;
+    const char *const values[] = {reached, piece_reach};
     PGresult *rows = NULL;
-    enum tally_status status = query(reader, backlog_sql, 1, values, &rows, error);
+    enum tally_status status = tally_pg_exec_prepared(reader->connection, "ahead", 2, values,
+                                                      PGRES_TUPLES_OK, &rows, error);
     if (status != TALLY_OK)
         return status;
-    /* The sequence starts at 1, so the number before the first is 0, which is no id. */
-    const char *before = cell(rows, 0, 1);
-    *found = before != NULL;
-    if (*found && !set_position(&reader->read, reader->read.base, cell(rows, 0, 0),
-                                strtoll(before, NULL, 10)))
-        status = tally_fail(error, TALLY_NO_MEMORY, "relay position");
+    int64_t before = 0;
+    bool kept = cell_number(rows, 0, 0, &before)
+                    ? set_position(read, read->base, read->target, before)
+                    : set_position(read, read->target, NULL, 0);
     PQclear(rows);
-    return status;
+    return kept ? TALLY_OK : tally_fail(error, TALLY_NO_MEMORY, "relay position");
 }
 
 static enum tally_status next_piece(struct tally_relay_reader *reader,
@@ -316,22 +404,77 @@ static enum tally_status next_piece(struct tally_relay_reader *reader,
     struct tally_relay_position *read = &reader->read;
     char reached[NUMBER_BYTES];
     (void)snprintf(reached, sizeof reached, "%" PRId64, read->reached_seq);
-    const char *const values[] = {read->base, read->target, reached, reader->batch_events};
-    enum tally_status status = tally_pg_exec_prepared(reader->connection, "piece", 4, values,
+    const char *const values[] = {read->base, read->target, reached, reader->batch_events,
+                                  piece_reach};
+    enum tally_status status = tally_pg_exec_prepared(reader->connection, "piece", 5, values,
                                                       PGRES_TUPLES_OK, &batch->rows, error);
     if (status != TALLY_OK)
         return status;
     batch->count = PQntuples(batch->rows);
     batch->more = true;
-    bool kept;
     int64_t last = 0;
     if (batch->count < strtoll(reader->batch_events, NULL, 10))
-        kept = set_position(read, read->target, NULL, 0);
-    else if (cell_number(batch->rows, batch->count - 1, SEQ, &last))
-        kept = set_position(read, read->base, read->target, last);
-    else
+        return pass_reach(reader, reached, error);
+    if (!cell_number(batch->rows, batch->count - 1, SEQ, &last))
         return tally_fail(error, TALLY_PROTOCOL, "an event without sequence number");
-    return kept ? TALLY_OK : tally_fail(error, TALLY_NO_MEMORY, "relay position");
+    return set_position(read, read->base, read->target, last)
+               ? TALLY_OK
+               : tally_fail(error, TALLY_NO_MEMORY, "relay position");
+}
+
+/* Begins the search for the beginning of what is new since the position. */
+static enum tally_status begin_entry(struct tally_relay_reader *reader, struct tally_error *error)
+{
+    const char *const values[] = {reader->read.base};
+    struct entry *entry = &reader->entry;
+    PGresult *rows = NULL;
+    enum tally_status status = query(reader, enter_sql, 1, values, &rows, error);
+    if (status != TALLY_OK)
+        return status;
+    *entry = (struct entry){.target = strdup(PQgetvalue(rows, 0, 0))};
+    (void)snprintf(entry->searched, sizeof entry->searched, "%s", PQgetvalue(rows, 0, 1));
+    (void)cell_number(rows, 0, 2, &entry->lowest_seq); /* NULL: none */
+    PQclear(rows);
+    return entry->target != NULL ? TALLY_OK : tally_fail(error, TALLY_NO_MEMORY, "relay position");
+}
+
+static enum tally_status search_slice(struct tally_relay_reader *reader, bool *done,
+                                      struct tally_error *error)
+{
+    struct entry *entry = &reader->entry;
+    const char *const values[] = {entry->searched, entry->target, slice_events};
+    PGresult *rows = NULL;
+    enum tally_status status = query(reader, slice_sql, 3, values, &rows, error);
+    if (status != TALLY_OK)
+        return status;
+    int64_t lowest = 0;
+    if (cell_number(rows, 0, 1, &lowest) && (entry->lowest_seq == 0 || lowest < entry->lowest_seq))
+        entry->lowest_seq = lowest;
+    *done = PQgetisnull(rows, 0, 0);
+    if (!*done)
+        (void)snprintf(entry->searched, sizeof entry->searched, "%s", PQgetvalue(rows, 0, 0));
+    PQclear(rows);
+    return TALLY_OK;
+}
+
+/* From a whole position to the start of the way to a new target; the batch stays empty while the
+ * search goes on, and where the backlog has gone meanwhile (its partition was dropped). */
+static enum tally_status enter_backlog(struct tally_relay_reader *reader,
+                                       struct tally_relay_batch *batch, struct tally_error *error)
+{
+    struct entry *entry = &reader->entry;
+    bool done = false;
+    enum tally_status status = search_slice(reader, &done, error);
+    batch->more = status == TALLY_OK && !done;
+    if (status != TALLY_OK || !done)
+        return status;
+    bool found = entry->lowest_seq > 0;
+    if (found &&
+        !set_position(&reader->read, reader->read.base, entry->target, entry->lowest_seq - 1))
+        return tally_fail(error, TALLY_NO_MEMORY, "relay position");
+    free(entry->target);
+    *entry = (struct entry){0};
+    return found ? next_piece(reader, batch, error) : TALLY_OK;
 }
 
 static enum tally_status next_fresh(struct tally_relay_reader *reader,
@@ -346,11 +489,10 @@ static enum tally_status next_fresh(struct tally_relay_reader *reader,
     if (batch->count == 1 && PQgetisnull(batch->rows, 0, SEQ))
         batch->count = 0;
     if (batch->count > strtoll(reader->batch_events, NULL, 10)) {
-        bool found = false;
         PQclear(batch->rows);
         *batch = (struct tally_relay_batch){0};
-        status = enter_backlog(reader, &found, error);
-        return status == TALLY_OK && found ? next_piece(reader, batch, error) : status;
+        status = begin_entry(reader, error);
+        return status == TALLY_OK ? enter_backlog(reader, batch, error) : status;
     }
     return set_position(&reader->read, PQgetvalue(batch->rows, 0, SNAPSHOT), NULL, 0)
                ? TALLY_OK
@@ -362,8 +504,9 @@ enum tally_status tally_relay_reader_next(struct tally_relay_reader *reader,
                                           struct tally_error *error)
 {
     *batch = (struct tally_relay_batch){0};
-    enum tally_status status = reader->read.target != NULL ? next_piece(reader, batch, error)
-                                                           : next_fresh(reader, batch, error);
+    enum tally_status status = reader->read.target != NULL    ? next_piece(reader, batch, error)
+                               : reader->entry.target != NULL ? enter_backlog(reader, batch, error)
+                                                              : next_fresh(reader, batch, error);
     const struct tally_relay_position *read = &reader->read;
     if (status == TALLY_OK &&
         !set_position(&batch->after, read->base, read->target, read->reached_seq))

@@ -7,14 +7,15 @@
  * its sequence number is (the idea of PgQ's ticks, https://wiki.postgresql.org/wiki/PGQ_Tutorial).
  * A backlog larger than a batch is read in pieces: the position then names the snapshot it is on
  * its way to and the last sequence number sent, and no transaction stays open between two pieces.
+ * No statement grows with the backlog, but for that of a single transaction.
  *
  * Events of one user are read in the order of their versions: the user's row lock makes version n
  * visible no later than n + 1, and gives it the lower sequence number.
  *
  * One reader leads per database, by a session advisory lock. The server ends the session of a
- * leader that says nothing for as long as it has agreed to, so that a stopped process does not
- * block the others; saving checks the epoch it took at its election. A reader belongs to one thread
- * and blocks.
+ * leader that says nothing for as long as it has agreed to, and a standby that of one which takes
+ * no rows for as long, so that a stopped process does not block the others; saving checks the epoch
+ * it took at its election. A reader belongs to one thread and blocks.
  */
 #ifndef TALLY_STORE_RELAY_POSITION_H
 #define TALLY_STORE_RELAY_POSITION_H
@@ -39,8 +40,8 @@ void tally_relay_position_clear(struct tally_relay_position *position);
 /* Some events in publishing order. */
 struct tally_relay_batch {
     PGresult *rows;                    /* owned */
-    int count;                         /* 0: there was nothing new */
-    bool more;                         /* there is more to read at once */
+    int count;                         /* 0: nothing was found to publish */
+    bool more;                         /* there is more to read at once, also where count is 0 */
     struct tally_relay_position after; /* the position once these are acknowledged; owned */
 };
 
@@ -60,7 +61,8 @@ enum tally_status tally_relay_reader_open(const char *dsn, int64_t batch_events,
                                           struct tally_error *error) TALLY_MUST_CHECK;
 void tally_relay_reader_close(struct tally_relay_reader **reader);
 
-/* Tries to become the leader: `*leading` says whether it is. Then the position is loaded, and its
+/* Tries to become the leader: `*leading` says whether it is; where it is not, call again within a
+ * second, for it looks whether the one that leads goes on. Then the position is loaded, and its
  * epoch raised. A position from another database (by its system identifier) is not one: reading
  * starts over from the oldest kept event, and `*started_over` says so; the events must be adopted
  * before the first is read. */

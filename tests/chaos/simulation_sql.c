@@ -146,18 +146,71 @@ static PGresult *poll_events(const char *const *values)
     return rows;
 }
 
-static PGresult *backlog(const char *const *values)
+/* Of a snapshot's text, "xmin:xmax:xip". */
+static int64_t xmax_of(const char *snapshot)
+{
+    return strtoll(strchr(snapshot, ':') + 1, NULL, 10);
+}
+
+static PGresult *enter_backlog(const char *const *values)
 {
     const struct simulated_postgres *postgres = simulation->postgres;
-    const int64_t highest = highest_visible(values[0]);
+    const int64_t xmax = xmax_of(values[0]);
     char snapshot[SNAPSHOT_BYTES];
-    PGresult *rows = table(2);
+    PGresult *rows = table(3);
     simulated_snapshot_take(snapshot);
     put(rows, 0, 0, snapshot);
-    put(rows, 0, 1, NULL);
+    put_number(rows, 0, 1, xmax - 1);
+    put(rows, 0, 2, NULL);
     for (size_t i = 0; i < postgres->event_count; i++) {
-        if (visible(&postgres->events[i]) && is_new(&postgres->events[i], values[0], highest)) {
-            put_number(rows, 0, 1, postgres->events[i].seq - 1);
+        const struct event_row *event = &postgres->events[i];
+        if (visible(event) && event->xid < xmax &&
+            !simulated_snapshot_visible(values[0], event->xid)) {
+            put_number(rows, 0, 2, event->seq);
+            break;
+        }
+    }
+    return rows;
+}
+
+/* Slices of few events, so that there are many. */
+static PGresult *search_slice(const char *const *values)
+{
+    enum { SLICE_EVENTS = 20 };
+    const struct simulated_postgres *postgres = simulation->postgres;
+    const int64_t end = xmax_of(values[1]);
+    int64_t last = strtoll(values[0], NULL, 10);
+    int64_t lowest = 0;
+    int count = 0;
+    PGresult *rows = table(2);
+    while (last + 1 < end && count <= SLICE_EVENTS) {
+        last++;
+        for (size_t i = 0; i < postgres->event_count; i++) {
+            const struct event_row *event = &postgres->events[i];
+            if ((int64_t)event->xid != last || !visible(event))
+                continue;
+            count++;
+            lowest = lowest == 0 || event->seq < lowest ? event->seq : lowest;
+        }
+    }
+    put(rows, 0, 0, NULL);
+    put(rows, 0, 1, NULL);
+    if (last + 1 < end)
+        put_number(rows, 0, 0, last);
+    if (lowest > 0)
+        put_number(rows, 0, 1, lowest);
+    return rows;
+}
+
+static PGresult *ahead(const char *const *values)
+{
+    const struct simulated_postgres *postgres = simulation->postgres;
+    const int64_t reach = strtoll(values[0], NULL, 10) + strtoll(values[1], NULL, 10);
+    PGresult *rows = table(1);
+    put(rows, 0, 0, NULL);
+    for (size_t i = 0; i < postgres->event_count; i++) {
+        if (visible(&postgres->events[i]) && postgres->events[i].seq > reach) {
+            put_number(rows, 0, 0, postgres->events[i].seq - 1);
             break;
         }
     }
@@ -169,11 +222,12 @@ static PGresult *piece(const char *const *values)
     const struct simulated_postgres *postgres = simulation->postgres;
     const int64_t reached = strtoll(values[2], NULL, 10);
     const int64_t most = strtoll(values[3], NULL, 10);
+    const int64_t reach = strtoll(values[4], NULL, 10);
     PGresult *rows = table(9);
     int count = 0;
     for (size_t i = 0; i < postgres->event_count && count < most; i++) {
         const struct event_row *event = &postgres->events[i];
-        if (visible(event) && event->seq > reached &&
+        if (visible(event) && event->seq > reached && event->seq <= reached + reach &&
             !simulated_snapshot_visible(values[0], event->xid) &&
             simulated_snapshot_visible(values[1], event->xid))
             put_event(rows, count++, event, NULL);
@@ -256,8 +310,14 @@ static PGresult *perform(struct session *session, const char *sql, const char *c
         return poll_events(values);
     if (begins(sql, "piece"))
         return piece(values);
-    if (begins(sql, "select pg_current_snapshot()::text, (min("))
-        return backlog(values);
+    if (begins(sql, "select pg_current_snapshot()::text,"))
+        return enter_backlog(values);
+    if (begins(sql, "with last as"))
+        return search_slice(values);
+    if (begins(sql, "ahead"))
+        return ahead(values);
+    if (begins(sql, "select a.pid"))
+        return table(1); /* nobody is stuck while he is sent rows */
     if (begins(sql, "select pg_try_advisory_lock"))
         return try_lock(session);
     if (begins(sql, "update relay_position set epoch"))

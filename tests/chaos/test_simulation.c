@@ -3,7 +3,7 @@
 #include <criterion/criterion.h>
 #include <criterion/parameterized.h>
 
-enum { SEEDS = 500, SEEDS_UNTIL_CAUGHT = 1000 };
+enum { SEEDS = 500, SEEDS_UNTIL_CAUGHT = 3000 };
 
 Test(simulation, every_seed_keeps_the_promises)
 {

@@ -169,24 +169,27 @@ Test(batcher, a_batch_that_waits_for_a_lock_does_not_open_the_breaker)
 {
     struct test_database locker = database;
     struct job job = {0};
+    struct writer patient; /* a lock may take a tenth of its time */
     char sql[128];
     int64_t ada = make_user(&writer, "ada@example.org");
     int64_t eve = make_user(&writer, "eve@example.org");
+    writer_open(&patient, database.dsn, 2, 60000);
     locker.connection = PQconnectdb(database.dsn);
     test_database_run(locker.connection, "begin");
     (void)snprintf(sql, sizeof sql, "select from users where id = %lld for update", (long long)ada);
     test_database_run(locker.connection, sql);
     job.command = create_post(ada);
-    writer_submit(&writer, &job);
-    writer_until(&writer, batch_waits_long, NULL);
-    cr_assert_eq(tally_batcher_breaker(writer.batcher)->opened, 0);
+    writer_submit(&patient, &job);
+    writer_until(&patient, batch_waits_long, NULL);
+    cr_assert_eq(tally_batcher_breaker(patient.batcher)->opened, 0);
     struct job other = {.command = create_post(eve)};
-    writer_submit(&writer, &other);
+    writer_submit(&patient, &other);
     test_database_run(locker.connection, "rollback");
     PQfinish(locker.connection);
-    writer_wait(&writer);
+    writer_wait(&patient);
     cr_assert_eq(job.outcome.status, TALLY_OK);
     cr_assert_eq(other.outcome.status, TALLY_OK);
+    writer_close(&patient);
 }
 
 Test(batcher, a_server_that_says_nothing_opens_the_breaker_and_what_waits_is_refused)
@@ -244,4 +247,30 @@ Test(batcher, a_drain_answers_what_was_taken_and_takes_no_more)
     for (int i = 0; i < 50; i++)
         cr_expect_eq(jobs[i].outcome.status, TALLY_OK);
     cr_assert_gt(writer.committed, 0);
+}
+
+Test(batcher, a_row_that_somebody_keeps_locked_fails_its_command_and_no_neighbour)
+{
+    struct writer single;
+    struct job jobs[12] = {0};
+    int64_t ada = make_user(&writer, "ada@example.org");
+    int64_t ben = make_user(&writer, "ben@example.org");
+    char sql[128];
+    (void)snprintf(sql, sizeof sql, "select from users where id = %lld for update", (long long)ada);
+    test_database_run(database.connection, "begin");
+    test_database_run(database.connection, sql);
+    writer_open(&single, database.dsn, 1, 5000);
+    for (int i = 0; i < 12; i++) {
+        jobs[i].command = create_post(i == 0 || i == 5 ? ada : ben);
+        writer_submit(&single, &jobs[i]);
+    }
+    writer_wait(&single);
+    test_database_run(database.connection, "rollback");
+    cr_assert_eq(single.replayed, 1, "the commands did not share a batch");
+    for (int i = 0; i < 12; i++)
+        cr_expect_eq(jobs[i].outcome.status, i == 0 || i == 5 ? TALLY_UNAVAILABLE : TALLY_OK,
+                     "command %d: %s", i, tally_status_slug(jobs[i].outcome.status));
+    writer_close(&single);
+    cr_assert_eq(number("select count(*) from posts"), 10);
+    expect_sound(database.connection);
 }

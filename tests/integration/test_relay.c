@@ -10,6 +10,7 @@
 #include <criterion/criterion.h>
 #include <inttypes.h>
 #include <librdkafka/rdkafka.h>
+#include <librdkafka/rdkafka_mock.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -336,4 +337,153 @@ Test(relay, waits_for_a_kafka_that_is_not_there_and_publishes_when_it_is)
     relay = start_relay();
     expect_versions(10, 1);
     cr_assert(tally_relay_stop(&relay));
+}
+
+static int64_t whole_positions(void)
+{
+    return test_database_number(
+        database.connection,
+        "select count(*) from relay_position where snapshot is not null and target is null");
+}
+
+Test(relay, a_backlog_of_an_exact_number_of_batches_ends_with_a_whole_position)
+{
+    settings.relay_batch_events = 100;
+    append_events(300, 10, 1);
+    struct tally_relay *relay = start_relay();
+    for (int i = 0; i < PATIENCE_S * 100 && whole_positions() == 0; i++)
+        usleep(10000);
+    cr_assert_eq(whole_positions(), 1, "the relay is still on the way through the backlog");
+    cr_assert(tally_relay_stop(&relay));
+    cr_assert_eq(count_published(), 300);
+}
+
+/* Makes another topic for the relay, which has `name` set to `value`. */
+static void configure_topic(const char *name, const char *value)
+{
+    struct tally_error error = {0};
+    struct tally_kafka_admin *admin = NULL;
+    const struct tally_kafka_topic_config config = {name, value};
+    (void)snprintf(settings.topic, sizeof settings.topic, "%s.other", database.name);
+    const struct tally_kafka_new_topic topic = {settings.topic, PARTITIONS, 1, &config, 1};
+    bool existed = true;
+    cr_assert_eq(tally_kafka_admin_new(brokers(), &admin, &error), TALLY_OK, "%s", error.text);
+    cr_assert_eq(tally_kafka_admin_create(admin, &topic, 20000, &existed, &error), TALLY_OK, "%s",
+                 error.text);
+    tally_kafka_admin_free(&admin);
+}
+
+/* Sets `name` of the relay's topic to `value`. */
+static void alter_topic(const char *name, const char *value)
+{
+    char reason[256];
+    rd_kafka_conf_t *conf = rd_kafka_conf_new();
+    rd_kafka_conf_set(conf, "bootstrap.servers", brokers(), reason, sizeof reason);
+    rd_kafka_t *client = rd_kafka_new(RD_KAFKA_PRODUCER, conf, reason, sizeof reason);
+    cr_assert_not_null(client, "%s", reason);
+    rd_kafka_queue_t *queue = rd_kafka_queue_new(client);
+    rd_kafka_ConfigResource_t *resource =
+        rd_kafka_ConfigResource_new(RD_KAFKA_RESOURCE_TOPIC, settings.topic);
+    rd_kafka_ConfigResource_set_config(resource, name, value);
+    rd_kafka_AlterConfigs(client, &resource, 1, NULL, queue);
+    rd_kafka_event_t *event = rd_kafka_queue_poll(queue, PATIENCE_S * 1000);
+    cr_assert_not_null(event);
+    cr_assert_eq(rd_kafka_event_error(event), RD_KAFKA_RESP_ERR_NO_ERROR);
+    rd_kafka_event_destroy(event);
+    rd_kafka_ConfigResource_destroy(resource);
+    rd_kafka_queue_destroy(queue);
+    rd_kafka_destroy(client);
+}
+
+static double metric(const char *name)
+{
+    struct tally_buffer text;
+    char line[128];
+    tally_buffer_init(&text, 1 << 20);
+    tally_metrics_render(metrics, &text);
+    (void)snprintf(line, sizeof line, "\n%s ", name);
+    const char *found = strstr(tally_buffer_text(&text), line);
+    cr_assert_not_null(found, "there is no %s", name);
+    double value = strtod(found + strlen(line), NULL);
+    tally_buffer_release(&text);
+    return value;
+}
+
+static void wait_for_failure(struct tally_relay *relay, const char *part)
+{
+    const char *state;
+    char failure[256] = "";
+    for (int i = 0; i < PATIENCE_S * 100 && strstr(failure, part) == NULL; i++) {
+        tally_relay_state(relay, &state, failure, sizeof failure);
+        usleep(10000);
+    }
+    cr_assert_not_null(strstr(failure, part), "%s", failure);
+}
+
+static void wait_for_health(struct tally_relay *relay)
+{
+    const char *state;
+    char failure[256] = "?";
+    for (int i = 0; i < PATIENCE_S * 100 && failure[0] != '\0'; i++) {
+        tally_relay_state(relay, &state, failure, sizeof failure);
+        usleep(10000);
+    }
+    cr_assert_str_eq(failure, "");
+}
+
+Test(relay, says_so_when_kafka_answers_and_acknowledges_nothing)
+{
+    enum { PRODUCE = 0, REFUSALS = 5000 }; /* of attempts, of which there are ten a second */
+    char reason[256];
+    static rd_kafka_resp_err_t refusals[REFUSALS];
+    for (size_t i = 0; i < REFUSALS; i++)
+        refusals[i] = RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS;
+    rd_kafka_t *host = rd_kafka_new(RD_KAFKA_PRODUCER, rd_kafka_conf_new(), reason, sizeof reason);
+    cr_assert_not_null(host, "%s", reason);
+    rd_kafka_mock_cluster_t *cluster = rd_kafka_mock_cluster_new(host, 1);
+    rd_kafka_mock_topic_create(cluster, settings.topic, PARTITIONS, 1);
+    rd_kafka_mock_push_request_errors_array(cluster, PRODUCE, REFUSALS, refusals);
+    (void)snprintf(settings.kafka_brokers, sizeof settings.kafka_brokers, "%s",
+                   rd_kafka_mock_cluster_bootstraps(cluster));
+    append_events(10, 1, 1);
+    struct tally_relay *relay = start_relay();
+    wait_for_failure(relay, "10 events sent, none acknowledged");
+    cr_assert(is_leading(relay));
+    cr_assert_gt(metric("tally_relay_lag_seconds"), 5);
+    cr_assert_eq(metric("tally_relay_in_flight_events"), 10);
+    rd_kafka_mock_clear_request_errors(cluster, PRODUCE);
+    wait_for_health(relay);
+    cr_assert_eq(metric("tally_relay_published_total"), 10);
+    cr_assert(tally_relay_stop(&relay));
+    cr_assert_eq(metric("tally_relay_lag_seconds"), 0);
+    cr_assert_eq(metric("tally_relay_in_flight_events"), 0);
+    rd_kafka_mock_cluster_destroy(cluster);
+    rd_kafka_destroy(host);
+}
+
+Test(relay, publishes_nothing_of_a_partition_behind_an_event_that_a_broker_refuses)
+{
+    configure_topic("max.message.bytes", "200000");
+    settings.relay_batch_events = 1000;
+    append_events(1, 1, 1);
+    struct tally_relay *relay = start_relay();
+    wait_until_leading(relay);
+    wait_until_published(1);
+    /* No compression makes the first of these fit. */
+    test_database_run(database.connection,
+                      "insert into events (user_id, version, type, data, timeline)"
+                      " select 1000, n, 'post.created', json_build_object('postId', '1', 'x',"
+                      "  case when n = 2 then (select string_agg(md5(random()::text), '')"
+                      "   from generate_series(1, 20000)) end)::text, 1"
+                      " from generate_series(2, 20001) as n order by n");
+    for (int i = 0; i < PATIENCE_S * 100 && metric("tally_relay_failures_total") < 3; i++)
+        usleep(10000);
+    cr_assert_geq(metric("tally_relay_failures_total"), 3);
+    cr_assert_eq(count_published(), 1);
+    alter_topic("max.message.bytes", "1000000");
+    wait_until_published(20001);
+    cr_assert(tally_relay_stop(&relay));
+    int64_t versions[1] = {0};
+    check_order(20001, versions, 1);
+    cr_assert_eq(versions[0], 20001);
 }

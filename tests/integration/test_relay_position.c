@@ -273,3 +273,108 @@ Test(relay_position,
     expect_batch(reader, "", false);
     tally_relay_reader_close(&reader);
 }
+
+/* Reads until there is nothing more; returns how many
+ * events there were. The first is expected to be of user `first_user`. */
+static int64_t read_backlog(struct tally_relay_reader *reader, int64_t first_user)
+{
+    int64_t events = 0;
+    bool more = true;
+    while (more) {
+        struct tally_relay_batch batch = read_next(reader);
+        more = batch.more;
+        for (int i = 0; i < batch.count; i++) {
+            struct tally_event event;
+            struct tally_error error = {0};
+            const char *traceparent;
+            cr_assert_eq(tally_relay_batch_event(&batch, i, &event, &traceparent, &error),
+                         TALLY_OK);
+            if (events++ == 0)
+                cr_assert_eq(event.user_id, first_user);
+        }
+        tally_relay_batch_clear(&batch);
+    }
+    return events;
+}
+
+Test(relay_position, a_backlog_of_many_slices_begins_with_its_lowest_sequence_number)
+{
+    test_database_run(database.connection, "select setval('event_sequence', 1000)");
+    for (int i = 0; i < 5; i++)
+        test_database_run(database.connection,
+                          "insert into events (user_id, version, type, data, timeline)"
+                          " select 1, n, 'post.created', '{\"postId\":\"1\"}', 1"
+                          " from generate_series(1, 50000) as n");
+    /* The last transaction took the first number. */
+    test_database_run(database.connection,
+                      "insert into events (seq, user_id, version, type, data, timeline)"
+                      " values (500, 2, 1, 'post.created', '{\"postId\":\"1\"}', 1)");
+    struct tally_relay_reader *reader = open_leader(10000);
+    struct tally_relay_batch batch = read_next(reader);
+    cr_assert(batch.more && batch.count == 0, "one slice was enough, so the test proves nothing");
+    tally_relay_batch_clear(&batch);
+    cr_assert_eq(read_backlog(reader, 2), 250001);
+    expect_batch(reader, "", false);
+    tally_relay_reader_close(&reader);
+}
+
+Test(relay_position, a_backlog_goes_on_behind_sequence_numbers_that_lead_nowhere)
+{
+    for (int version = 1; version <= 4; version++)
+        write_event(database.connection, 1, version);
+    test_database_run(database.connection, "select setval('event_sequence', 5000000000)");
+    for (int version = 5; version <= 7; version++)
+        write_event(database.connection, 1, version);
+    struct tally_relay_reader *reader = open_leader(3);
+    expect_batch(reader, "1-1 1-2 1-3", true);
+    expect_batch(reader, "1-4", true);
+    expect_batch(reader, "1-5 1-6 1-7", true);
+    expect_batch(reader, "", true); /* and so ends the backlog */
+    expect_batch(reader, "", false);
+    write_event(database.connection, 1, 8);
+    expect_batch(reader, "1-8", true);
+    tally_relay_reader_close(&reader);
+}
+
+Test(relay_position, what_one_of_many_open_transactions_wrote_leads_a_backlog)
+{
+    PGconn *slow = connect_again();
+    struct tally_relay_reader *reader = open_leader(3);
+    test_database_run(slow, "begin");
+    write_event(slow, 1, 1);
+    write_event(database.connection, 2, 1);
+    expect_batch(reader, "2-1", true);
+    test_database_run(slow, "commit");
+    for (int version = 2; version <= 5; version++)
+        write_event(database.connection, 2, version);
+    expect_batch(reader, "1-1 2-2 2-3", true);
+    expect_batch(reader, "2-4 2-5", true);
+    expect_batch(reader, "", false);
+    PQfinish(slow);
+    tally_relay_reader_close(&reader);
+}
+
+Test(relay_position, a_leader_that_stops_taking_rows_loses_its_session)
+{
+    PGconn *stuck = connect_again();
+    char sql[128];
+    (void)snprintf(sql, sizeof sql, "select pg_advisory_lock(%" PRId64 ")", TALLY_RELAY_LOCK_KEY);
+    test_database_run(stuck, sql);
+    /* More than the buffers of both ends hold. */
+    cr_assert_eq(PQsendQuery(stuck, "select repeat('x', 1000) from generate_series(1, 1000000)"),
+                 1);
+    PQflush(stuck);
+    struct tally_relay_reader *standby = test_reader_open(&database, 100, TALLY_RELAY_SILENCE_MS);
+    struct tally_error error = {0};
+    bool leading = false;
+    bool started_over = false;
+    for (int i = 0; i < 300 && !leading; i++) {
+        cr_assert_eq(tally_relay_reader_lead(standby, &leading, &started_over, &error), TALLY_OK,
+                     "%s", error.text);
+        if (!leading)
+            usleep(100000);
+    }
+    cr_assert(leading);
+    PQfinish(stuck);
+    tally_relay_reader_close(&standby);
+}

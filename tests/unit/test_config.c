@@ -88,6 +88,20 @@ Test(config, an_unknown_name_in_the_file_is_refused_with_its_line)
     unlink(path);
 }
 
+Test(config, quotes_round_a_value_in_the_file_are_not_part_of_it)
+{
+    char path[] = "/tmp/tally-config-XXXXXX";
+    write_file(path, "TALLY_TOPIC=\"a b\"\nTALLY_PG_DSN='host=\"x'\nTALLY_DRAIN_MS=\"7\"\n");
+    char *arguments[] = {"--config", path, NULL};
+    struct tally_config config;
+    struct tally_error error = {0};
+    cr_assert_eq(parse(&config, arguments, &error), TALLY_OK, "%s", error.text);
+    cr_assert_str_eq(config.settings.topic, "a b");
+    cr_assert_str_eq(config.settings.pg_dsn, "host=\"x");
+    cr_assert_eq(config.settings.drain_ms, 7);
+    unlink(path);
+}
+
 Test(config, a_reload_takes_what_is_reloadable_and_counts_what_must_wait)
 {
     char path[] = "/tmp/tally-config-XXXXXX";

@@ -16,25 +16,37 @@ enum {
     BACKLOG_LONG_S = 30,
 };
 
+/* Of any database, since each of them holds back the snapshots of all. A prepared transaction has
+ * no process, and its name instead of an application's. */
 static const char longest_sql[] =
-    "select pid, application_name, extract(epoch from clock_timestamp() - xact_start)::float8"
-    " from pg_stat_activity where xact_start is not null and pid <> pg_backend_pid()"
-    " and datname = current_database() and backend_type = 'client backend'"
-    " order by xact_start limit 1";
+    "select pid, name, database, extract(epoch from clock_timestamp() - began)::float8 from ("
+    " select pid, application_name as name, datname as database, xact_start as began"
+    "  from pg_stat_activity where xact_start is not null and pid <> pg_backend_pid()"
+    "  and backend_type = 'client backend'"
+    " union all select 0, regexp_replace(left(gid, 60), '[^ -~]', '?', 'g'), database, prepared"
+    "  from pg_prepared_xacts) as open"
+    " order by began limit 1";
 
 static const char events_sql[] = "select count(*) from (select from events limit 1000000) as kept";
 
-/* What the relay has not published, as relay_position.h defines it. */
+/* Of the events after the position, those that are not on the part of a backlog's way that is
+ * done. */
+#define NOT_REACHED                                                                         \
+    " and (p.target is null or e.seq > p.reached_seq or not pg_visible_in_snapshot(e.xid, " \
+    "p.target))"
+
+/* What the relay has not published, as relay_position.h defines it: two scans by index, the oldest
+ * transactions first. */
 static const char relay_sql[] =
     "select p.epoch, extract(epoch from clock_timestamp() - p.saved_at)::float8, b.events,"
     " coalesce(extract(epoch from clock_timestamp() - b.oldest)::float8, 0)"
     " from relay_position p, lateral (select count(*) as events, min(at) as oldest from ("
-    "  select e.at from events e where (p.snapshot is null or (e.xid >= "
-    "pg_snapshot_xmin(p.snapshot)"
-    "  and not pg_visible_in_snapshot(e.xid, p.snapshot)))"
-    "  and (p.target is null or e.seq > p.reached_seq or not pg_visible_in_snapshot(e.xid, "
-    "p.target))"
-    "  order by e.xid limit 100000) as waiting) as b";
+    "  (select e.at from events e where e.xid = any (array(select pg_snapshot_xip(p.snapshot)))"
+    "   " NOT_REACHED " limit 100000)"
+    "  union all (select e.at from events e"
+    "   where e.xid >= coalesce(pg_snapshot_xmax(p.snapshot), '0')" NOT_REACHED
+    "   order by e.xid limit 100000)"
+    "  limit 100000) as waiting) as b";
 
 static const char leader_sql[] =
     "select l.pid, a.application_name from pg_locks l left join pg_stat_activity a using (pid)"
@@ -63,8 +75,8 @@ struct database {
     int64_t version;
     int64_t events;
     bool transaction; /* the rest says which is open longest */
-    int64_t pid;
-    char application[64];
+    int64_t pid;      /* 0: it is prepared, and `name` its identifier */
+    char name[64], of_database[64];
     double seconds;
 };
 
@@ -79,9 +91,10 @@ static enum tally_status read_database(PGconn *connection, struct database *data
     database->transaction = PQntuples(rows) > 0;
     if (database->transaction) {
         database->pid = number(rows, 0);
-        (void)snprintf(database->application, sizeof database->application, "%s",
-                       PQgetvalue(rows, 0, 1));
-        database->seconds = real(rows, 2);
+        (void)snprintf(database->name, sizeof database->name, "%s", PQgetvalue(rows, 0, 1));
+        (void)snprintf(database->of_database, sizeof database->of_database, "%s",
+                       PQgetvalue(rows, 0, 2));
+        database->seconds = real(rows, 3);
     }
     PQclear(rows);
     status = ask(connection, TALLY_SCHEMA_VERSION_SQL, NULL, &rows, error);
@@ -97,21 +110,33 @@ static enum tally_status read_database(PGconn *connection, struct database *data
     return TALLY_OK;
 }
 
+/* `text` says which transaction is open longest; the same for machines is returned. */
+static json_t *describe_longest(const struct database *database, char text[256])
+{
+    char age[TALLY_DURATION_BYTES], who[96];
+    if (!database->transaction) {
+        (void)snprintf(text, 256, "no open transaction");
+        return json_null();
+    }
+    if (database->pid != 0)
+        (void)snprintf(who, sizeof who, "pid %" PRId64 ", %s", database->pid, database->name);
+    else
+        (void)snprintf(who, sizeof who, "prepared as %s", database->name);
+    tally_ctl_format_duration(database->seconds, age);
+    (void)snprintf(text, 256, "longest transaction %s (%s, database %s)", age, who,
+                   database->of_database);
+    return json_pack("{s:I,s:s,s:s,s:b,s:f}", "pid", (json_int_t)database->pid, "application",
+                     database->name, "database", database->of_database, "prepared",
+                     database->pid == 0, "seconds", database->seconds);
+}
+
 static void add_database(json_t *components, const struct database *database)
 {
     int needed = tally_schema_version_needed();
     bool long_open = database->transaction && database->seconds > TRANSACTION_LONG_S;
     bool old = database->version < needed;
-    char open[128] = "no open transaction", events[TALLY_NUMBER_BYTES];
-    json_t *longest = json_null();
-    if (database->transaction) {
-        char age[TALLY_DURATION_BYTES];
-        tally_ctl_format_duration(database->seconds, age);
-        (void)snprintf(open, sizeof open, "longest transaction %s (pid %" PRId64 ", %s)", age,
-                       database->pid, database->application);
-        longest = json_pack("{s:I,s:s,s:f}", "pid", (json_int_t)database->pid, "application",
-                            database->application, "seconds", database->seconds);
-    }
+    char open[256], events[TALLY_NUMBER_BYTES];
+    json_t *longest = describe_longest(database, open);
     tally_probe_add(components, "postgresql", old || long_open ? "unhealthy" : "up",
                     json_pack("{s:I,s:i,s:o,s:I}", "schemaVersion", (json_int_t)database->version,
                               "schemaNeeded", needed, "longestTransaction", longest, "eventsKept",

@@ -20,7 +20,8 @@
  */
 typedef void tally_probe(const struct tally_settings *settings, json_t *components);
 
-/* "postgresql": schemaVersion, schemaNeeded, longestTransaction {pid, application, seconds} or
+/* "postgresql": schemaVersion, schemaNeeded, longestTransaction {pid, application, database,
+ *   prepared, seconds} or
  * null, eventsKept (counted to a million). "relay": epoch, savedSecondsAgo or null, backlogEvents
  * (counted to 100,000), backlogSeconds, leader {pid, application} or null, paused {since, reason}
  * or null. */

@@ -6,6 +6,7 @@
 #include "domain/event.h"
 #include "domain/partitioner.h"
 
+#include <inttypes.h>
 #include <poll.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -51,6 +52,7 @@ void relay_on_delivered(void *context, uintptr_t tag, enum tally_status status, 
     tally_metric_add(acknowledged ? relay->metrics.published : relay->metrics.refused, 1);
     if (acknowledged || failed_before)
         return;
+    relay->careful = true;
     tally_log(TALLY_LOG_WARNING, "relay.event_refused", TALLY_TEXT("cause", reason));
     relay_set_failure(relay, reason);
 }
@@ -60,9 +62,16 @@ void relay_mark_turn(struct tally_relay *relay)
     atomic_store_explicit(&relay->turned_us, tally_clock_monotonic_us(), memory_order_relaxed);
 }
 
+void relay_show_lag(struct tally_relay *relay)
+{
+    const int64_t age_us = relay->oldest_us > 0 ? tally_clock_wall_us() - relay->oldest_us : 0;
+    tally_metric_set(relay->metrics.lag_seconds, age_us > 0 ? (double)age_us / 1e6 : 0);
+}
+
 void relay_wait_for_work(struct tally_relay *relay, int64_t timeout_ms)
 {
     relay_mark_turn(relay);
+    relay_show_lag(relay);
     struct pollfd wake = {.fd = relay->wake_descriptor, .events = POLLIN};
     if (poll(&wake, 1, (int)timeout_ms) == 1) {
         uint64_t count;
@@ -91,6 +100,11 @@ static enum tally_status save_landed(struct tally_relay *relay, struct tally_err
         return status;
     tally_relay_position_clear(&relay->landed);
     relay->saved_us = now_us;
+    relay->stalled = false;
+    relay->careful = false;
+    relay_set_failure(relay, "");
+    if (relay->flight.events == 0)
+        relay->oldest_us = 0;
     tally_metric_add(relay->metrics.positions_saved, 1);
     return TALLY_OK;
 }
@@ -125,6 +139,32 @@ static enum tally_status look_at_topic(struct tally_relay *relay, int64_t age_us
     return status == TALLY_UNAVAILABLE ? TALLY_OK : status;
 }
 
+/* A Kafka that answers and acknowledges nothing (too few replicas in sync, say) ends no term: the
+ * events are safe where they are. Whoever asks is told. */
+static void tell_stall(struct tally_relay *relay, int64_t age_us)
+{
+    char text[TALLY_ERROR_TEXT_BYTES];
+    const int64_t since_us = tally_clock_monotonic_us() - relay->saved_us;
+    if (age_us <= PATIENCE_US || since_us <= PATIENCE_US)
+        return;
+    (void)snprintf(text, sizeof text,
+                   "%" PRId64 " events sent, none acknowledged for %" PRId64 " s",
+                   relay->flight.events, (since_us < age_us ? since_us : age_us) / 1000000);
+    relay_set_failure(relay, text);
+    if (!relay->stalled)
+        tally_log(TALLY_LOG_WARNING, "relay.stalled", TALLY_TEXT("cause", text));
+    relay->stalled = true;
+}
+
+/* Nothing keeps it from publishing what there is. */
+static void tell_health(struct tally_relay *relay)
+{
+    if (!relay->stalled)
+        relay_set_failure(relay, "");
+    if (relay->flight.count == 0)
+        relay->oldest_us = 0;
+}
+
 /* One look at Kafka's acknowledgements and what follows from them. */
 static enum tally_status serve_acknowledgements(struct tally_relay *relay, int wait_ms,
                                                 struct tally_error *error)
@@ -133,13 +173,16 @@ static enum tally_status serve_acknowledgements(struct tally_relay *relay, int w
     (void)tally_producer_poll(relay->producer, wait_ms);
     const int64_t oldest_us = tally_flight_oldest_us(&relay->flight);
     const int64_t age_us = oldest_us > 0 ? tally_clock_wall_us() - oldest_us : 0;
+    if (oldest_us > 0)
+        relay->oldest_us = oldest_us;
+    relay_show_lag(relay);
     tally_metric_set(relay->metrics.in_flight, (double)relay->flight.events);
-    tally_metric_set(relay->metrics.lag_seconds, age_us > 0 ? (double)age_us / 1e6 : 0);
     if (tally_producer_fatal(relay->producer, error))
         return error->status;
     if (relay->flight.failed)
         return tally_fail(error, TALLY_IO, "Kafka refused an event");
     enum tally_status status = save_landed(relay, error);
+    tell_stall(relay, age_us);
     if (status == TALLY_OK)
         status = look_at_topic(relay, age_us, error);
     return status == TALLY_OK ? attend(relay, error) : status;
@@ -193,13 +236,15 @@ static enum tally_status send_event(struct tally_relay *relay, const struct tall
     return status;
 }
 
+/* Sends a batch. One without events departs too: the position moves by it once what went before is
+ * acknowledged. */
 static enum tally_status publish(struct tally_relay *relay, struct tally_relay_batch *batch,
                                  struct tally_error *error)
 {
     struct tally_event event = {0};
     const char *traceparent = NULL;
     enum tally_status status = make_room(relay, batch->count, error);
-    if (status == TALLY_OK)
+    if (status == TALLY_OK && batch->count > 0)
         status = tally_relay_batch_event(batch, 0, &event, &traceparent, error);
     if (status != TALLY_OK)
         return status;
@@ -225,7 +270,7 @@ static bool stand_paused(struct tally_relay *relay, enum tally_status *status,
         *status = tally_fail(error, TALLY_STOPPING, "Kafka did not acknowledge in time");
         return true;
     }
-    relay_set_failure(relay, "");
+    tell_health(relay);
     relay_wait_for_work(relay, PAUSED_LOOK_MS);
     return false;
 }
@@ -250,7 +295,7 @@ enum tally_status relay_lead(struct tally_relay *relay, struct tally_error *erro
             break;
         tally_metric_set(relay->metrics.catching_up, batch.more ? 1 : 0);
         const bool empty = batch.count == 0 && !batch.more;
-        if (batch.count > 0)
+        if (!empty)
             status = publish(relay, &batch, error);
         tally_relay_batch_clear(&batch);
         if (status == TALLY_OK)
@@ -259,7 +304,7 @@ enum tally_status relay_lead(struct tally_relay *relay, struct tally_error *erro
             pause_ms = 1;
             continue;
         }
-        relay_set_failure(relay, "");
+        tell_health(relay);
         if (stopping && relay->flight.count == 0)
             break;
         relay_wait_for_work(relay, pause_ms);

@@ -65,6 +65,7 @@ static enum tally_status open_producer(struct tally_relay *relay, struct tally_e
         .context = relay,
         .on_log = on_kafka_log,
         .client_id = "tally-relay",
+        .one_request = relay->careful,
     };
     if (relay->producer != NULL)
         return TALLY_OK;
@@ -114,6 +115,7 @@ static enum tally_status stand_for_election(struct tally_relay *relay, bool *lea
             break;
         set_state(relay, STATE_STANDBY);
         relay_set_failure(relay, "");
+        relay->oldest_us = 0; /* whatever this one broke off at is the leader's now */
         stand_aside(relay, tally_backoff_next_ms(&standby, &relay->random));
     }
     if (status != TALLY_OK || !*leading)
@@ -137,15 +139,20 @@ static void end_term(struct tally_relay *relay)
 {
     relay_set_paused(relay, NULL);
     tally_relay_reader_close(&relay->reader);
+    struct tally_error fatal;
+    const bool dead = relay->producer != NULL && tally_producer_fatal(relay->producer, &fatal);
+    if (dead) {
+        relay->careful = true;
+        (void)tally_producer_poll(relay->producer, 0); /* for why it refused an event */
+    }
     tally_flight_clear(&relay->flight);
     tally_relay_position_clear(&relay->landed);
-    struct tally_error fatal;
-    if (relay->producer == NULL)
-        return;
-    if (tally_producer_fatal(relay->producer, &fatal))
+    relay->stalled = false;
+    tally_metric_set(relay->metrics.in_flight, 0);
+    tally_metric_set(relay->metrics.catching_up, 0);
+    /* Purging what is under way would make it fatal for the next term. */
+    if (dead || (relay->producer != NULL && tally_producer_outstanding(relay->producer) > 0))
         tally_producer_free(&relay->producer);
-    else
-        tally_producer_purge(relay->producer);
 }
 
 /* One term: from a working connection to Kafka, without which nobody should lead, to the failure or
@@ -213,7 +220,9 @@ static void register_metrics(struct relay_metrics *metrics, struct tally_metrics
                                              "Events sent and not acknowledged.", "");
     metrics->lag_seconds =
         tally_metrics_gauge(registry, "tally_relay_lag_seconds",
-                            "Age of the oldest event that is sent and not acknowledged.", "");
+                            "Age of the oldest event that is sent and not acknowledged; it goes on "
+                            "growing after a failure, until that event is published.",
+                            "");
     metrics->catching_up = tally_metrics_gauge(registry, "tally_relay_catching_up",
                                                "Whether the backlog is larger than one batch.", "");
     metrics->positions_saved = tally_metrics_counter(registry, "tally_relay_positions_saved_total",
@@ -259,16 +268,25 @@ void tally_relay_wake(struct tally_relay *relay)
     (void)written; /* it can only fail where the counter is full, and then the relay is awake */
 }
 
+void tally_relay_drain(struct tally_relay *relay)
+{
+    /* The thread reads it only once `stopping` is set, after this. */
+    if (relay->drain_until_us == 0)
+        relay->drain_until_us =
+            tally_clock_monotonic_us() + relay->settings->drain_ms * INT64_C(1000);
+}
+
 bool tally_relay_stop(struct tally_relay **relay)
 {
     struct tally_relay *gone = *relay;
     if (gone == NULL)
         return true;
-    const int64_t drain_ms = gone->settings->drain_ms;
-    gone->drain_until_us = tally_clock_monotonic_us() + drain_ms * 1000;
+    tally_relay_drain(gone);
     atomic_store(&gone->stopping, true);
     tally_relay_wake(gone);
-    const int64_t give_up_us = tally_clock_wall_us() + (drain_ms + STOP_GRACE_MS) * 1000;
+    const int64_t left_us = gone->drain_until_us - tally_clock_monotonic_us();
+    const int64_t give_up_us =
+        tally_clock_wall_us() + (left_us > 0 ? left_us : 0) + STOP_GRACE_MS * INT64_C(1000);
     const struct timespec give_up = {.tv_sec = give_up_us / 1000000,
                                      .tv_nsec = give_up_us % 1000000 * 1000};
     if (pthread_timedjoin_np(gone->thread, NULL, &give_up) != 0)

@@ -20,8 +20,11 @@ enum tally_status tally_relay_start(const struct tally_settings *settings,
                                     struct tally_error *error) TALLY_MUST_CHECK;
 /* Something was committed: look at once. Any thread, never blocks. */
 void tally_relay_wake(struct tally_relay *relay);
-/* Publishes what is committed and waits for Kafka, at most until the drain time is over, and ends
- * the thread. False where the thread waits for a server that does not answer: then the process must
+/* The service is told to stop: the drain time begins, for all of it together. The relay goes on. */
+void tally_relay_drain(struct tally_relay *relay);
+/* Publishes what is committed and waits for Kafka, at most until the drain time is over (which
+ * begins now, where tally_relay_drain() was not called), and ends the thread within three seconds
+ * of that. False where the thread waits for a server that does not answer: then the process must
  * end without freeing anything. NULL inside is fine. */
 bool tally_relay_stop(struct tally_relay **relay) TALLY_MUST_CHECK;
 

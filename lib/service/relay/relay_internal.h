@@ -52,8 +52,11 @@ struct tally_relay {
     int64_t asked_us;                   /* monotonic; when Kafka was last asked for partitions */
     int64_t saved_us;                   /* monotonic; when the position was saved */
     int64_t attended_us;                /* monotonic; when the orders were read */
+    int64_t oldest_us; /* wall clock; of what is not acknowledged, also after a term; 0: none */
     bool paused;
-    int64_t drain_until_us; /* monotonic, once stopping */
+    bool careful;           /* an event was refused, and comes first when it is sent again */
+    bool stalled;           /* Kafka acknowledges nothing, and the failure says so */
+    int64_t drain_until_us; /* monotonic, once stopping; 0: not told to */
 };
 
 /* All from the relay's thread, but for relay_set_failure(). */
@@ -69,6 +72,8 @@ enum tally_status relay_count_partitions(struct tally_relay *relay, int timeout_
 void relay_set_paused(struct tally_relay *relay, const struct tally_relay_orders *orders);
 /* The producer's callback; its context is the relay. */
 tally_producer_delivered relay_on_delivered;
+/* The age of that event as it is now. */
+void relay_show_lag(struct tally_relay *relay);
 /* Waits for a wake-up, for Kafka, or for `timeout_ms`. */
 void relay_wait_for_work(struct tally_relay *relay, int64_t timeout_ms);
 /* Publishes until something fails, or the service stops and all is acknowledged and saved. */
