@@ -74,7 +74,7 @@ void fixture_recreate_topic(struct fixture *fixture)
 
 void fixture_create_dead_topic(struct fixture *fixture)
 {
-    create_topic(fixture->dead_topic, 1);
+    test_topic_create(fixture->dead_topic, 1);
 }
 
 void fixture_close(struct fixture *fixture)

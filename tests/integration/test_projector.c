@@ -1,5 +1,6 @@
 #include "projector_fixture.h"
 #include "service/projector/report.h"
+#include "topic.h"
 
 #include "core/clock.h"
 #include "core/id.h"
@@ -491,6 +492,7 @@ Test(projector, is_unready_with_the_reason_while_a_dead_letter_cannot_be_written
         .key = "1", .key_length = 1, .value = "x", .value_length = 1};
     projector.settings.projector_stall_ms = 1000;
     fixture_open(&fixture);
+    test_topic_delete(fixture.dead_topic);
     (void)strncat(fixture.dead_topic, ".none",
                   sizeof fixture.dead_topic - strlen(fixture.dead_topic) - 1);
     projector_start(&fixture, &projector);
