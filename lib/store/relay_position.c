@@ -1,43 +1,15 @@
-#include "store/relay_position.h"
+#include "store/relay_position_internal.h"
 
-#include "core/clock.h"
 #include "core/id.h"
-#include "pg/blocking.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { NUMBER_BYTES = 24 };
-
 /* Bounds of a statement that works its way through a backlog: a second or two on a slow disk. */
 static const char slice_events[] = "100000";
 static const char piece_reach[] = "1000000";
-
-/* The search for the beginning of a backlog, which leads over all of its events, in slices. */
-struct entry {
-    char *target;                /* pg_snapshot; owned, NULL where nothing is searched for */
-    char searched[NUMBER_BYTES]; /* the last transaction that was looked at */
-    int64_t lowest_seq;          /* of those so far; 0: there was none */
-};
-
-/* A leader's statement whose rows nobody takes, as a standby sees it. */
-struct sight {
-    char statement[64]; /* process and start; "": none */
-    int64_t since_us;   /* monotonic: when it was first seen so */
-};
-
-struct tally_relay_reader {
-    PGconn *connection;
-    char batch_events[NUMBER_BYTES];
-    int silence_ms; /* while it leads */
-    char database[NUMBER_BYTES];
-    int64_t epoch;
-    struct tally_relay_position read; /* how far batches have been handed out */
-    struct entry entry;
-    struct sight sight;
-};
 
 /* Columns of every statement that reads events. */
 enum column {
@@ -63,35 +35,6 @@ enum column {
 static const char session_sql[] = "set enable_seqscan = off; set enable_bitmapscan = off;"
                                   "set jit = off; set plan_cache_mode = force_generic_plan;"
                                   "set synchronous_commit = off;";
-
-static const char identity_sql[] = "select system_identifier::text from pg_control_system()";
-
-/* The session that holds the lock $1, where the server waits for its client to take what it sends:
- * nothing that the leader set up ends such a wait. */
-#define STUCK_LEADER                                                                     \
-    " from pg_locks l join pg_stat_activity a using (pid)"                               \
-    " where l.locktype = 'advisory' and l.granted and l.objsubid = 1"                    \
-    " and l.database = (select oid from pg_database where datname = current_database())" \
-    " and (l.classid::bigint << 32 | l.objid::bigint) = $1::bigint"                      \
-    " and a.state = 'active' and a.wait_event = 'ClientWrite'"
-#define STATEMENT_OF_LEADER "a.pid || ' ' || extract(epoch from a.query_start)"
-static const char look_sql[] = "select " STATEMENT_OF_LEADER STUCK_LEADER;
-static const char end_sql[] =
-    "select pg_terminate_backend(a.pid)" STUCK_LEADER " and " STATEMENT_OF_LEADER " = $2";
-
-static const char elect_sql[] =
-    "update relay_position set epoch = epoch + 1 where only_row"
-    " returning epoch, system_identifier::text, snapshot::text, target::text, reached_seq";
-
-/* A piece of the events whose transaction numbers lie in this cluster's future. What this cluster
- * has counted past meanwhile reads as committed long ago, which is right too: the position starts
- * from nothing. */
-static const char adopt_events_sql[] =
-    "update events set xid = pg_current_xact_id() where (seq, at) in (select seq, at from events"
-    " where xid >= pg_snapshot_xmax(pg_current_snapshot()) limit 10000)";
-static const char adopt_position_sql[] =
-    "update relay_position set system_identifier = $1::bigint, snapshot = null, target = null,"
-    " reached_seq = null";
 
 /* Not visible in the snapshot $1, as two scans of the index of xid. The one condition that says the
  * same, xid >= xmin and not visible, reads again at each poll all that was written since the oldest
@@ -143,19 +86,11 @@ static const char save_sql[] =
     "update relay_position set snapshot = $1::pg_snapshot, target = $2::pg_snapshot,"
     " reached_seq = $3::bigint, saved_at = clock_timestamp() where only_row and epoch = $4::bigint";
 
-static const char attend_sql[] =
-    "select epoch, to_char(paused_at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),"
-    " pause_reason from relay_position where only_row";
-
 /* What runs many times a second, planned once. */
 static const struct {
     const char *name;
     const char *sql;
-} prepared[] = {{"poll", poll_sql},
-                {"piece", piece_sql},
-                {"ahead", ahead_sql},
-                {"save", save_sql},
-                {"attend", attend_sql}};
+} prepared[] = {{"poll", poll_sql}, {"piece", piece_sql}, {"ahead", ahead_sql}, {"save", save_sql}};
 
 void tally_relay_position_clear(struct tally_relay_position *position)
 {
@@ -171,9 +106,8 @@ void tally_relay_batch_clear(struct tally_relay_batch *batch)
     *batch = (struct tally_relay_batch){0};
 }
 
-/* Copies texts that may be NULL; false where there is no memory. */
-static bool set_position(struct tally_relay_position *position, const char *base,
-                         const char *target, int64_t reached_seq)
+bool relay_position_set(struct tally_relay_position *position, const char *base, const char *target,
+                        int64_t reached_seq)
 {
     struct tally_relay_position fresh = {
         .base = strdup(base),
@@ -189,35 +123,40 @@ static bool set_position(struct tally_relay_position *position, const char *base
     return true;
 }
 
-/* NULL for SQL NULL. */
-static const char *cell(const PGresult *rows, int row, int column)
+const char *relay_cell(const PGresult *rows, int row, int column)
 {
     return PQgetisnull(rows, row, column) ? NULL : PQgetvalue(rows, row, column);
 }
 
-static bool cell_number(const PGresult *rows, int row, int column, int64_t *number)
+bool relay_cell_number(const PGresult *rows, int row, int column, int64_t *number)
 {
-    const char *text = cell(rows, row, column);
+    const char *text = relay_cell(rows, row, column);
     return text != NULL && tally_id_parse(text, strlen(text), number);
+}
+
+enum tally_status relay_query(struct tally_relay_reader *reader, const char *sql, int count,
+                              const char *const *values, PGresult **rows, struct tally_error *error)
+{
+    return tally_pg_exec(reader->connection, sql, count, values, PGRES_TUPLES_OK, rows, error);
 }
 
 enum tally_status tally_relay_batch_event(const struct tally_relay_batch *batch, int index,
                                           struct tally_event *event, const char **traceparent,
                                           struct tally_error *error)
 {
-    const char *type = cell(batch->rows, index, TYPE);
+    const char *type = relay_cell(batch->rows, index, TYPE);
     int64_t timeline = 0;
-    *event = (struct tally_event){.value = cell(batch->rows, index, DATA)};
-    if (!cell_number(batch->rows, index, USER_ID, &event->user_id) ||
-        !cell_number(batch->rows, index, VERSION, &event->version) ||
-        !cell_number(batch->rows, index, AT_US, &event->at_us) ||
-        !cell_number(batch->rows, index, TIMELINE, &timeline) || timeline > INT32_MAX ||
+    *event = (struct tally_event){.value = relay_cell(batch->rows, index, DATA)};
+    if (!relay_cell_number(batch->rows, index, USER_ID, &event->user_id) ||
+        !relay_cell_number(batch->rows, index, VERSION, &event->version) ||
+        !relay_cell_number(batch->rows, index, AT_US, &event->at_us) ||
+        !relay_cell_number(batch->rows, index, TIMELINE, &timeline) || timeline > INT32_MAX ||
         type == NULL || !tally_event_type_parse(type, strlen(type), &event->type))
         return tally_fail(error, TALLY_PROTOCOL, "the event with seq %s is not as the schema says",
                           PQgetvalue(batch->rows, index, SEQ));
     event->timeline = (int32_t)timeline;
     event->value_length = event->value != NULL ? strlen(event->value) : 0;
-    *traceparent = cell(batch->rows, index, TRACEPARENT);
+    *traceparent = relay_cell(batch->rows, index, TRACEPARENT);
     return TALLY_OK;
 }
 
@@ -255,129 +194,6 @@ void tally_relay_reader_close(struct tally_relay_reader **reader)
     *reader = NULL;
 }
 
-const char *tally_relay_reader_database(const struct tally_relay_reader *reader)
-{
-    return reader->database;
-}
-
-int64_t tally_relay_reader_epoch(const struct tally_relay_reader *reader)
-{
-    return reader->epoch;
-}
-
-static enum tally_status command(struct tally_relay_reader *reader, const char *sql, int count,
-                                 const char *const *values, struct tally_error *error)
-{
-    return tally_pg_exec(reader->connection, sql, count, values, PGRES_COMMAND_OK, NULL, error);
-}
-
-static enum tally_status query(struct tally_relay_reader *reader, const char *sql, int count,
-                               const char *const *values, PGresult **rows,
-                               struct tally_error *error)
-{
-    return tally_pg_exec(reader->connection, sql, count, values, PGRES_TUPLES_OK, rows, error);
-}
-
-/* A snapshot in which nothing is visible: the position of a relay that has published nothing. */
-static const char nothing_published[] = "1:1:";
-
-/* Takes the position over from `row`, or starts over where it is of another database. */
-static enum tally_status take_position(struct tally_relay_reader *reader, const PGresult *row,
-                                       bool *started_over, struct tally_error *error)
-{
-    const char *identity = cell(row, 0, 1);
-    const char *base = cell(row, 0, 2) != NULL ? cell(row, 0, 2) : nothing_published;
-    const char *reached = cell(row, 0, 4);
-    *started_over = identity == NULL || strcmp(identity, reader->database) != 0;
-    bool kept = *started_over ? set_position(&reader->read, nothing_published, NULL, 0)
-                              : set_position(&reader->read, base, cell(row, 0, 3),
-                                             reached != NULL ? strtoll(reached, NULL, 10) : 0);
-    return kept ? TALLY_OK : tally_fail(error, TALLY_NO_MEMORY, "relay position");
-}
-
-enum tally_status tally_relay_reader_adopt(struct tally_relay_reader *reader, bool *done,
-                                           struct tally_error *error)
-{
-    const char *const values[] = {reader->database};
-    PGresult *result = NULL;
-    enum tally_status status = tally_pg_exec(reader->connection, adopt_events_sql, 0, NULL,
-                                             PGRES_COMMAND_OK, &result, error);
-    *done = status == TALLY_OK && strcmp(PQcmdTuples(result), "0") == 0;
-    PQclear(result);
-    return *done ? command(reader, adopt_position_sql, 1, values, error) : status;
-}
-
-static enum tally_status load_position(struct tally_relay_reader *reader, bool *started_over,
-                                       struct tally_error *error)
-{
-    PGresult *rows = NULL;
-    enum tally_status status = query(reader, identity_sql, 0, NULL, &rows, error);
-    if (status != TALLY_OK)
-        return status;
-    (void)snprintf(reader->database, sizeof reader->database, "%s", PQgetvalue(rows, 0, 0));
-    PQclear(rows);
-    status = query(reader, elect_sql, 0, NULL, &rows, error);
-    if (status != TALLY_OK)
-        return status;
-    if (PQntuples(rows) != 1 || !cell_number(rows, 0, 0, &reader->epoch))
-        status = tally_fail(error, TALLY_PROTOCOL, "relay_position does not hold one row");
-    else
-        status = take_position(reader, rows, started_over, error);
-    PQclear(rows);
-    return status;
-}
-
-/* Ends the session of a leader that has taken no rows of one statement for as long as this one may
- * be silent. Where it is only slow it begins again; what it may still send, the epoch keeps from
- * being saved.
- */
-static enum tally_status watch_leader(struct tally_relay_reader *reader, const char *key,
-                                      struct tally_error *error)
-{
-    struct sight *sight = &reader->sight;
-    const char *const values[] = {key, sight->statement};
-    PGresult *rows = NULL;
-    enum tally_status status = query(reader, look_sql, 1, values, &rows, error);
-    if (status != TALLY_OK)
-        return status;
-    const char *seen = PQntuples(rows) > 0 ? PQgetvalue(rows, 0, 0) : "";
-    const int64_t now_us = tally_clock_monotonic_us();
-    const bool same = seen[0] != '\0' && strcmp(seen, sight->statement) == 0;
-    if (!same) {
-        (void)snprintf(sight->statement, sizeof sight->statement, "%s", seen);
-        sight->since_us = now_us;
-    }
-    PQclear(rows);
-    if (!same || now_us - sight->since_us < reader->silence_ms * INT64_C(1000))
-        return TALLY_OK;
-    return tally_pg_exec(reader->connection, end_sql, 2, values, PGRES_TUPLES_OK, NULL, error);
-}
-
-enum tally_status tally_relay_reader_lead(struct tally_relay_reader *reader, bool *leading,
-                                          bool *started_over, struct tally_error *error)
-{
-    char key[NUMBER_BYTES];
-    (void)snprintf(key, sizeof key, "%" PRId64, TALLY_RELAY_LOCK_KEY);
-    const char *const values[] = {key};
-    PGresult *rows = NULL;
-    enum tally_status status =
-        query(reader, "select pg_try_advisory_lock($1::bigint)", 1, values, &rows, error);
-    if (status != TALLY_OK)
-        return status;
-    *leading = PQgetvalue(rows, 0, 0)[0] == 't';
-    *started_over = false;
-    PQclear(rows);
-    if (!*leading)
-        return watch_leader(reader, key, error);
-    char silence[160];
-    (void)snprintf(silence, sizeof silence,
-                   "set idle_session_timeout = %d; set statement_timeout = %d;"
-                   " set tcp_user_timeout = %d",
-                   reader->silence_ms, TALLY_RELAY_STATEMENT_MS, 3 * reader->silence_ms);
-    status = command(reader, silence, 0, NULL, error);
-    return status == TALLY_OK ? load_position(reader, started_over, error) : status;
-}
-
 /* Nothing of the backlog is left among the sequence numbers of this reach: goes on behind them, or
  * is at the target where there is nothing behind. */
 static enum tally_status pass_reach(struct tally_relay_reader *reader, const char *reached,
@@ -391,9 +207,9 @@ static enum tally_status pass_reach(struct tally_relay_reader *reader, const cha
     if (status != TALLY_OK)
         return status;
     int64_t before = 0;
-    bool kept = cell_number(rows, 0, 0, &before)
-                    ? set_position(read, read->base, read->target, before)
-                    : set_position(read, read->target, NULL, 0);
+    bool kept = relay_cell_number(rows, 0, 0, &before)
+                    ? relay_position_set(read, read->base, read->target, before)
+                    : relay_position_set(read, read->target, NULL, 0);
     PQclear(rows);
     return kept ? TALLY_OK : tally_fail(error, TALLY_NO_MEMORY, "relay position");
 }
@@ -415,9 +231,9 @@ static enum tally_status next_piece(struct tally_relay_reader *reader,
     int64_t last = 0;
     if (batch->count < strtoll(reader->batch_events, NULL, 10))
         return pass_reach(reader, reached, error);
-    if (!cell_number(batch->rows, batch->count - 1, SEQ, &last))
+    if (!relay_cell_number(batch->rows, batch->count - 1, SEQ, &last))
         return tally_fail(error, TALLY_PROTOCOL, "an event without sequence number");
-    return set_position(read, read->base, read->target, last)
+    return relay_position_set(read, read->base, read->target, last)
                ? TALLY_OK
                : tally_fail(error, TALLY_NO_MEMORY, "relay position");
 }
@@ -428,12 +244,12 @@ static enum tally_status begin_entry(struct tally_relay_reader *reader, struct t
     const char *const values[] = {reader->read.base};
     struct entry *entry = &reader->entry;
     PGresult *rows = NULL;
-    enum tally_status status = query(reader, enter_sql, 1, values, &rows, error);
+    enum tally_status status = relay_query(reader, enter_sql, 1, values, &rows, error);
     if (status != TALLY_OK)
         return status;
     *entry = (struct entry){.target = strdup(PQgetvalue(rows, 0, 0))};
     (void)snprintf(entry->searched, sizeof entry->searched, "%s", PQgetvalue(rows, 0, 1));
-    (void)cell_number(rows, 0, 2, &entry->lowest_seq); /* NULL: none */
+    (void)relay_cell_number(rows, 0, 2, &entry->lowest_seq); /* NULL: none */
     PQclear(rows);
     return entry->target != NULL ? TALLY_OK : tally_fail(error, TALLY_NO_MEMORY, "relay position");
 }
@@ -444,11 +260,12 @@ static enum tally_status search_slice(struct tally_relay_reader *reader, bool *d
     struct entry *entry = &reader->entry;
     const char *const values[] = {entry->searched, entry->target, slice_events};
     PGresult *rows = NULL;
-    enum tally_status status = query(reader, slice_sql, 3, values, &rows, error);
+    enum tally_status status = relay_query(reader, slice_sql, 3, values, &rows, error);
     if (status != TALLY_OK)
         return status;
     int64_t lowest = 0;
-    if (cell_number(rows, 0, 1, &lowest) && (entry->lowest_seq == 0 || lowest < entry->lowest_seq))
+    if (relay_cell_number(rows, 0, 1, &lowest) &&
+        (entry->lowest_seq == 0 || lowest < entry->lowest_seq))
         entry->lowest_seq = lowest;
     *done = PQgetisnull(rows, 0, 0);
     if (!*done)
@@ -470,7 +287,7 @@ static enum tally_status enter_backlog(struct tally_relay_reader *reader,
         return status;
     bool found = entry->lowest_seq > 0;
     if (found &&
-        !set_position(&reader->read, reader->read.base, entry->target, entry->lowest_seq - 1))
+        !relay_position_set(&reader->read, reader->read.base, entry->target, entry->lowest_seq - 1))
         return tally_fail(error, TALLY_NO_MEMORY, "relay position");
     free(entry->target);
     *entry = (struct entry){0};
@@ -494,7 +311,7 @@ static enum tally_status next_fresh(struct tally_relay_reader *reader,
         status = begin_entry(reader, error);
         return status == TALLY_OK ? enter_backlog(reader, batch, error) : status;
     }
-    return set_position(&reader->read, PQgetvalue(batch->rows, 0, SNAPSHOT), NULL, 0)
+    return relay_position_set(&reader->read, PQgetvalue(batch->rows, 0, SNAPSHOT), NULL, 0)
                ? TALLY_OK
                : tally_fail(error, TALLY_NO_MEMORY, "relay position");
 }
@@ -509,7 +326,7 @@ enum tally_status tally_relay_reader_next(struct tally_relay_reader *reader,
                                                               : next_fresh(reader, batch, error);
     const struct tally_relay_position *read = &reader->read;
     if (status == TALLY_OK &&
-        !set_position(&batch->after, read->base, read->target, read->reached_seq))
+        !relay_position_set(&batch->after, read->base, read->target, read->reached_seq))
         status = tally_fail(error, TALLY_NO_MEMORY, "relay position");
     if (status != TALLY_OK)
         tally_relay_batch_clear(batch);
@@ -532,29 +349,5 @@ enum tally_status tally_relay_reader_save(struct tally_relay_reader *reader,
     if (status == TALLY_OK && strcmp(PQcmdTuples(result), "1") != 0)
         status = tally_fail(error, TALLY_FENCED, "another relay was elected after epoch %s", epoch);
     PQclear(result);
-    return status;
-}
-
-enum tally_status tally_relay_reader_attend(struct tally_relay_reader *reader,
-                                            struct tally_relay_orders *orders,
-                                            struct tally_error *error)
-{
-    PGresult *rows = NULL;
-    int64_t epoch = 0;
-    enum tally_status status = tally_pg_exec_prepared(reader->connection, "attend", 0, NULL,
-                                                      PGRES_TUPLES_OK, &rows, error);
-    if (status == TALLY_OK && (PQntuples(rows) != 1 || !cell_number(rows, 0, 0, &epoch)))
-        status = tally_fail(error, TALLY_PROTOCOL, "relay_position does not hold one row");
-    if (status == TALLY_OK && epoch != reader->epoch)
-        status =
-            tally_fail(error, TALLY_FENCED,
-                       "the position is of epoch %" PRId64 ", and this relay led epoch %" PRId64,
-                       epoch, reader->epoch);
-    if (status == TALLY_OK) {
-        *orders = (struct tally_relay_orders){.paused = !PQgetisnull(rows, 0, 1)};
-        (void)snprintf(orders->since, sizeof orders->since, "%s", PQgetvalue(rows, 0, 1));
-        (void)snprintf(orders->reason, sizeof orders->reason, "%s", PQgetvalue(rows, 0, 2));
-    }
-    PQclear(rows);
     return status;
 }

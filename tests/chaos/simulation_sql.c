@@ -322,7 +322,7 @@ static PGresult *perform(struct session *session, const char *sql, const char *c
         return try_lock(session);
     if (begins(sql, "update relay_position set epoch"))
         return elect();
-    if (begins(sql, "attend"))
+    if (begins(sql, "select epoch, to_char(paused_at"))
         return attend();
     if (begins(sql, "select system_identifier"))
         return one_number(1);
