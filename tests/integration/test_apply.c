@@ -134,6 +134,7 @@ Test(apply, writes_users_totals_actives_and_position_in_one_call)
     strcpy(apply.days[0], "2026-11-22");
     strcpy(apply.days[1], "2026-11-23");
     (void)ask(&fixture, "HSET tally:7:{2}:user:12 v 8 posts 3 comments 5 tl 3");
+    (void)ask(&fixture, "HSET tally:7:{2}:user:13 v 8 posts 4 comments 4 tl 2");
     apply_well(&fixture, &apply);
     cr_expect_str_eq(ask(&fixture, "HMGET tally:7:{2}:user:11" USER_FIELDS),
                      "1 0 0 Ada a@b.c http://x 3 - -");
@@ -161,6 +162,7 @@ Test(apply, repeats_without_harm)
     apply.user_count = 1;
     apply.day_count = 1;
     strcpy(apply.days[0], "2026-11-22");
+    (void)ask(&fixture, "HSET tally:7:{2}:user:11 v 1 posts 0 comments 0 tl 1");
     apply_well(&fixture, &apply);
     (void)ask(&fixture, "HSET " POSITION " offset 0");
     apply_well(&fixture, &apply);

@@ -59,7 +59,8 @@ static enum tally_status apply_user(struct tally_redis *redis, int64_t generatio
                                       .from_offset = position->offset,
                                       .to_offset = position->offset + 1,
                                       .event_at_ms = 1,
-                                      .fresh_at_ms = 1,
+                                      /* Fresh whenever the Redis was started. */
+                                      .fresh_at_ms = INT64_C(4000000000000),
                                       .totals = {1, 1, 1},
                                       .totals_changed = true,
                                       .users = &user,
