@@ -47,9 +47,10 @@ typedef void tally_http_observer(const struct tally_http_exchange *exchange, int
 
 /* Zero means the default in brackets. */
 struct tally_http_server_options {
-    const char *listen;     /* "127.0.0.1:8080", "[::1]:0"; port 0 takes a free one */
-    bool reuse_port;        /* SO_REUSEPORT: several servers share the address */
-    int backlog;            /* connections waiting for accept [1024] */
+    const char *listen;  /* "127.0.0.1:8080", "[::1]:0"; port 0 takes a free one */
+    bool reuse_port;     /* SO_REUSEPORT: several servers share the address */
+    int backlog;         /* connections waiting for accept [1024] */
+    int accept_after_ms; /* they wait so long, or until tally_http_server_accept() [not at all] */
     size_t max_connections; /* [10000]; those beyond it get 503 or wait in the backlog */
     size_t head_bytes;      /* request line and headers, at most 65536 [16384] → 431 */
     size_t body_bytes;      /* [65536] → 413 */
@@ -76,6 +77,8 @@ enum tally_status tally_http_server_new(struct event_base *base,
                                         const struct tally_http_route *routes, size_t route_count,
                                         void *context, struct tally_http_server **out,
                                         struct tally_error *error) TALLY_MUST_CHECK;
+/* Accepts from now on, where `accept_after_ms` is not over yet. Any number of times. */
+void tally_http_server_accept(struct tally_http_server *server);
 /* The port that was bound, in host order. */
 uint16_t tally_http_server_port(const struct tally_http_server *server);
 size_t tally_http_server_connections(const struct tally_http_server *server);

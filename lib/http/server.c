@@ -283,6 +283,21 @@ void tally_http_server_drain(struct tally_http_server *server, int deadline_ms,
  * Making and freeing.
  */
 
+/* At once, or when the time is over. */
+static int begin_accepting(struct tally_http_server *server)
+{
+    const int after_ms = server->options.accept_after_ms;
+    const struct timeval pause = {after_ms / 1000, after_ms % 1000 * 1000};
+    return after_ms > 0 ? event_add(&server->accept_retry, &pause)
+                        : event_add(&server->accept_event, NULL);
+}
+
+void tally_http_server_accept(struct tally_http_server *server)
+{
+    if (server->fd >= 0 && evtimer_pending(&server->accept_retry, NULL))
+        event_active(&server->accept_retry, EV_TIMEOUT, 0);
+}
+
 static enum tally_status listen_on(struct tally_http_server *server, struct tally_error *error)
 {
     const char *listen_text = server->options.listen;
@@ -314,8 +329,7 @@ static enum tally_status add_events(struct tally_http_server *server, struct tal
         event_assign(&server->accept_retry, base, -1, 0, on_accept_retry, server) != 0 ||
         event_assign(&server->sweep, base, -1, EV_PERSIST, on_sweep, server) != 0 ||
         event_assign(&server->reap, base, -1, 0, on_reap, server) != 0 ||
-        event_add(&server->accept_event, NULL) != 0 ||
-        !start_sweep(server, shortest_timeout_ms(&server->options)))
+        begin_accepting(server) != 0 || !start_sweep(server, shortest_timeout_ms(&server->options)))
         return tally_fail(error, TALLY_NO_MEMORY, "events of the HTTP server");
     return TALLY_OK;
 }

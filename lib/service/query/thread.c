@@ -11,6 +11,8 @@
 
 enum {
     TICK_US = 100000,
+    FIRST_TICK_US = 5000,    /* until Redis has been heard of */
+    FIRST_REDIS_MS = 1000,   /* longest wait for that before the first request is answered */
     READS_MOST = 16384,      /* in flight in one thread */
     SCRATCH_BYTES = 4 << 20, /* 100 users with profiles of the greatest size */
     ARENA_BYTES = 4 << 20,   /* of one request */
@@ -122,10 +124,17 @@ static void on_tick(void *argument)
     struct tally_query_thread *thread = argument;
     atomic_store(&thread->turned_us, tally_clock_monotonic_us());
     publish(thread);
+    /* Who asks in the moment of a restart is answered a moment later rather than refused. */
+    const int64_t since_us = tally_clock_monotonic_us() - thread->opened_us;
+    if (!thread->accepting &&
+        (thread->published.complete || since_us >= FIRST_REDIS_MS * INT64_C(1000))) {
+        thread->accepting = true;
+        tally_http_server_accept(thread->server);
+    }
     /* Requests that came in before the drain may start a wait after it. */
     if (thread->draining)
         tally_lookup_end_waits(thread->lookup);
-    tally_timer_set(thread->tick, TICK_US);
+    tally_timer_set(thread->tick, thread->accepting ? TICK_US : FIRST_TICK_US);
 }
 
 static void on_drained(void *context)
@@ -185,6 +194,7 @@ enum tally_status tally_query_thread_open(struct tally_query_thread *thread,
     const struct tally_http_server_options server = {
         .listen = settings->query_listen,
         .reuse_port = true,
+        .accept_after_ms = FIRST_REDIS_MS,
         .max_connections = ((size_t)settings->http_connections_most + threads - 1) / threads,
         .arena_bytes = ARENA_BYTES,
         .on_done = on_answered,
@@ -194,7 +204,8 @@ enum tally_status tally_query_thread_open(struct tally_query_thread *thread,
         status =
             tally_http_server_new(thread->base, &server, routes, sizeof routes / sizeof routes[0],
                                   thread, &thread->server, error);
-    atomic_store(&thread->turned_us, tally_clock_monotonic_us());
+    thread->opened_us = tally_clock_monotonic_us();
+    atomic_store(&thread->turned_us, thread->opened_us);
     if (status == TALLY_OK)
         tally_timer_set(thread->tick, 0);
     return status;

@@ -43,6 +43,8 @@ struct tally_query_thread {
     struct tally_random random;
     struct tally_lookup_health published;
     bool draining;
+    bool accepting;
+    int64_t opened_us; /* monotonic */
     pthread_t id;
     bool started;
 
