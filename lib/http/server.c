@@ -287,7 +287,7 @@ void tally_http_server_drain(struct tally_http_server *server, int deadline_ms,
 static int begin_accepting(struct tally_http_server *server)
 {
     const int after_ms = server->options.accept_after_ms;
-    const struct timeval pause = {after_ms / 1000, after_ms % 1000 * 1000};
+    const struct timeval pause = {after_ms / 1000, after_ms % 1000 * 1000L};
     return after_ms > 0 ? event_add(&server->accept_retry, &pause)
                         : event_add(&server->accept_event, NULL);
 }
