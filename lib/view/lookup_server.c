@@ -1,43 +1,31 @@
 /* Which Redis it is, and since when it is this one. */
 #include "core/clock.h"
 #include "redis/command.h"
+#include "redis/connection.h"
 #include "view/lookup_internal.h"
 
 #include <hiredis/hiredis.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* The value of "name:value\r\n" in INFO's text, or NULL. */
-static const char *info_value(const char *info, const char *name)
-{
-    const size_t length = strlen(name);
-    for (const char *line = info; line != NULL; line = strchr(line, '\n')) {
-        line += *line == '\n';
-        if (strncmp(line, name, length) == 0 && line[length] == ':')
-            return line + length + 1;
-    }
-    return NULL;
-}
-
 void tally_lookup_server_take(struct server *server, const char *info, int64_t now_ms)
 {
     char run_id[sizeof server->run_id] = "";
-    const char *id = info_value(info, "run_id");
-    const char *time_us = info_value(info, "server_time_usec");
-    const char *uptime_s = info_value(info, "uptime_in_seconds");
-    const bool whole = id != NULL && time_us != NULL && uptime_s != NULL;
-    const bool other = !whole || strncmp(server->run_id, id, sizeof run_id - 1) != 0;
+    char time_us[24] = "";
+    char uptime_s[24] = "";
+    const bool whole = tally_redis_info_value(info, "run_id", run_id, sizeof run_id) &&
+                       tally_redis_info_value(info, "server_time_usec", time_us, sizeof time_us) &&
+                       tally_redis_info_value(info, "uptime_in_seconds", uptime_s, sizeof uptime_s);
+    const bool other = !whole || strcmp(server->run_id, run_id) != 0;
     int64_t since_ms = now_ms;
-    if (whole) {
-        memcpy(run_id, id, strnlen(id, sizeof run_id - 1));
-        /* Whole seconds, rounded down: it began no later than this. */
+    /* Whole seconds, rounded down: it began no later than this. */
+    if (whole)
         since_ms = strtoll(time_us, NULL, 10) / 1000 - strtoll(uptime_s, NULL, 10) * 1000;
-    }
     /* One that is not the last one may have been running for long, and lack what that one had. */
     if (other && server->run_id[0] != '\0' && since_ms < now_ms)
         since_ms = now_ms;
-    if (other || !server->known)
-        server->fresh_from_ms = since_ms > server->fresh_from_ms ? since_ms : server->fresh_from_ms;
+    if ((other || !server->known) && since_ms > server->fresh_from_ms)
+        server->fresh_from_ms = since_ms;
     memcpy(server->run_id, run_id, sizeof run_id);
     server->known = true;
 }
