@@ -1,8 +1,21 @@
 #include "kafka/producer.h"
 
+#include "core/clock.h"
+
+#include <inttypes.h>
 #include <librdkafka/rdkafka.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+
+/* Far less than a broker remembers a producer that says nothing (producer.id.expiration.ms, a day
+ * where nobody has set it). */
+static const int64_t INTRODUCED_US = INT64_C(600) * 1000000;
+
+struct partition {
+    int64_t acknowledged_us; /* monotonic, of the last message; 0: none yet */
+    int64_t outstanding;     /* messages */
+};
 
 struct tally_producer {
     rd_kafka_t *handle;
@@ -11,12 +24,18 @@ struct tally_producer {
     tally_producer_delivered *on_delivered;
     void *context;
     tally_producer_logged *on_log;
+    struct partition *partitions; /* owned; those below `partition_count` */
+    int32_t partition_count;
 };
 
 static void on_report(rd_kafka_t *handle, const rd_kafka_message_t *message, void *opaque)
 {
     (void)handle;
     struct tally_producer *producer = opaque;
+    struct partition *partition = &producer->partitions[message->partition];
+    partition->outstanding--;
+    if (message->err == RD_KAFKA_RESP_ERR_NO_ERROR)
+        partition->acknowledged_us = tally_clock_monotonic_us();
     producer->on_delivered(producer->context, (uintptr_t)message->_private,
                            message->err == RD_KAFKA_RESP_ERR_NO_ERROR ? TALLY_OK : TALLY_IO,
                            rd_kafka_err2str(message->err));
@@ -48,7 +67,7 @@ static enum tally_status configure(rd_kafka_conf_t *conf,
          * purge of messages in flight, is fatal to the producer. */
         {"enable.gapless.guarantee", "true"},
         {"acks", "all"},
-        {"max.in.flight", options->one_request ? "1" : "5"},
+        {"max.in.flight", "5"},
         {"message.timeout.ms", "0"},
         {"compression.codec", options->compression},
         /* Long enough to fill a batch under load, short beside the commit that came before. */
@@ -127,6 +146,7 @@ void tally_producer_free(struct tally_producer **producer)
     if (gone->topic != NULL)
         rd_kafka_topic_destroy(gone->topic);
     rd_kafka_destroy(gone->handle);
+    free(gone->partitions);
     free(gone);
     *producer = NULL;
 }
@@ -156,6 +176,30 @@ enum tally_status tally_producer_partitions(struct tally_producer *producer, int
     return status;
 }
 
+/* The books of `number`, begun where there are none. */
+static struct partition *find_partition(struct tally_producer *producer, int32_t number)
+{
+    if (number >= producer->partition_count) {
+        struct partition *grown =
+            realloc(producer->partitions, ((size_t)number + 1) * sizeof *grown);
+        if (grown == NULL)
+            return NULL;
+        memset(grown + producer->partition_count, 0,
+               (size_t)(number + 1 - producer->partition_count) * sizeof *grown);
+        producer->partitions = grown;
+        producer->partition_count = number + 1;
+    }
+    return &producer->partitions[number];
+}
+
+/* Whether the leader of the partition would notice that a message before the next was refused. One
+ * that does not know the producer takes whatever number comes first. */
+static bool is_introduced(const struct partition *partition)
+{
+    return partition->acknowledged_us > 0 &&
+           tally_clock_monotonic_us() - partition->acknowledged_us < INTRODUCED_US;
+}
+
 static rd_kafka_headers_t *copy_headers(const struct tally_producer_message *message)
 {
     rd_kafka_headers_t *headers = rd_kafka_headers_new(message->header_count);
@@ -176,6 +220,13 @@ enum tally_status tally_producer_send(struct tally_producer *producer,
                                       const struct tally_producer_message *message,
                                       struct tally_error *error)
 {
+    struct partition *partition = find_partition(producer, message->partition);
+    if (partition == NULL)
+        return tally_fail(error, TALLY_NO_MEMORY, "partition %" PRId32, message->partition);
+    if (partition->outstanding > 0 && !is_introduced(partition))
+        return tally_fail(error, TALLY_OVERLOADED,
+                          "Kafka has not acknowledged the first message to partition %" PRId32,
+                          message->partition);
     rd_kafka_headers_t *headers = copy_headers(message);
     if (headers == NULL)
         return tally_fail(error, TALLY_NO_MEMORY, "message headers");
@@ -186,8 +237,10 @@ enum tally_status tally_producer_send(struct tally_producer *producer,
         RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_KEY(message->key, message->key_length),
         RD_KAFKA_V_VALUE((void *)(uintptr_t)message->value, message->value_length),
         RD_KAFKA_V_HEADERS(headers), RD_KAFKA_V_OPAQUE((void *)message->tag), RD_KAFKA_V_END);
-    if (failure == RD_KAFKA_RESP_ERR_NO_ERROR)
+    if (failure == RD_KAFKA_RESP_ERR_NO_ERROR) {
+        partition->outstanding++;
         return TALLY_OK;
+    }
     rd_kafka_headers_destroy(headers);
     if (failure == RD_KAFKA_RESP_ERR__FATAL && tally_producer_fatal(producer, error))
         return error->status;

@@ -4,8 +4,8 @@
  * Messages of one partition arrive in the order they were sent, each acknowledged by all in-sync
  * replicas (enable.idempotence, acks=all), however long Kafka is away (message.timeout.ms=0), and
  * none behind one that was refused (enable.gapless.guarantee). A broker knows what comes behind by
- * the numbers that the producer gave before: where the refused message is the first of a producer
- * on its partition, that takes `one_request`.
+ * the numbers that the producer gave before, and takes any number of a producer that it does not
+ * know: therefore the first message to a partition is under way alone.
  * All calls from one thread; delivery callbacks come from tally_producer_poll() in that thread.
  */
 #ifndef TALLY_KAFKA_PRODUCER_H
@@ -40,7 +40,6 @@ struct tally_producer_options {
     void *context;
     tally_producer_logged *on_log; /* never NULL */
     const char *client_id;         /* what brokers call it */
-    bool one_request;              /* at a time, and not several */
 };
 
 struct tally_producer_message {
@@ -66,7 +65,9 @@ void tally_producer_free(struct tally_producer **producer);
 enum tally_status tally_producer_partitions(struct tally_producer *producer, int timeout_ms,
                                             int32_t *partitions,
                                             struct tally_error *error) TALLY_MUST_CHECK;
-/* Copies the message into the queue. OVERLOADED: the queue is full, poll and send again. */
+/* Copies the message into the queue; its partition is one of those that the topic has. OVERLOADED:
+ * the queue is full, or the first message to the partition is not acknowledged yet; poll and send
+ * again. */
 enum tally_status tally_producer_send(struct tally_producer *producer,
                                       const struct tally_producer_message *message,
                                       struct tally_error *error) TALLY_MUST_CHECK;

@@ -172,8 +172,13 @@ void projector_await_metric(struct projector *projector, const char *name, doubl
 static void queue(struct fixture *fixture, const struct tally_producer_message *message)
 {
     struct tally_error error = {0};
-    cr_assert_eq(tally_producer_send(fixture->producer, message, &error), TALLY_OK, "%s",
-                 error.text);
+    enum tally_status status;
+    const int64_t give_up_us = tally_clock_monotonic_us() + WAIT_US;
+    while ((status = tally_producer_send(fixture->producer, message, &error)) == TALLY_OVERLOADED) {
+        (void)tally_producer_poll(fixture->producer, 10);
+        cr_assert(tally_clock_monotonic_us() < give_up_us, "%s", error.text);
+    }
+    cr_assert_eq(status, TALLY_OK, "%s", error.text);
     fixture->undelivered++;
 }
 

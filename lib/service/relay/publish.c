@@ -52,7 +52,6 @@ void relay_on_delivered(void *context, uintptr_t tag, enum tally_status status, 
     tally_metric_add(acknowledged ? relay->metrics.published : relay->metrics.refused, 1);
     if (acknowledged || failed_before)
         return;
-    relay->careful = true;
     tally_log(TALLY_LOG_WARNING, "relay.event_refused", TALLY_TEXT("cause", reason));
     relay_set_failure(relay, reason);
 }
@@ -101,7 +100,6 @@ static enum tally_status save_landed(struct tally_relay *relay, struct tally_err
     tally_relay_position_clear(&relay->landed);
     relay->saved_us = now_us;
     relay->stalled = false;
-    relay->careful = false;
     relay_set_failure(relay, "");
     if (relay->flight.events == 0)
         relay->oldest_us = 0;

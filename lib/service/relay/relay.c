@@ -65,7 +65,6 @@ static enum tally_status open_producer(struct tally_relay *relay, struct tally_e
         .context = relay,
         .on_log = on_kafka_log,
         .client_id = "tally-relay",
-        .one_request = relay->careful,
     };
     if (relay->producer != NULL)
         return TALLY_OK;
@@ -141,10 +140,8 @@ static void end_term(struct tally_relay *relay)
     tally_relay_reader_close(&relay->reader);
     struct tally_error fatal;
     const bool dead = relay->producer != NULL && tally_producer_fatal(relay->producer, &fatal);
-    if (dead) {
-        relay->careful = true;
+    if (dead)
         (void)tally_producer_poll(relay->producer, 0); /* for why it refused an event */
-    }
     tally_flight_clear(&relay->flight);
     tally_relay_position_clear(&relay->landed);
     relay->stalled = false;

@@ -54,7 +54,6 @@ struct tally_relay {
     int64_t attended_us;                /* monotonic; when the orders were read */
     int64_t oldest_us; /* wall clock; of what is not acknowledged, also after a term; 0: none */
     bool paused;
-    bool careful;           /* an event was refused, and comes first when it is sent again */
     bool stalled;           /* Kafka acknowledges nothing, and the failure says so */
     int64_t drain_until_us; /* monotonic, once stopping; 0: not told to */
 };
