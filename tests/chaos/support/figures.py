@@ -28,6 +28,11 @@ class Figures:
         self._add(name, f"{value:,}", f"at least {limit:,}", value >= limit)
         assert value >= limit, f"{name}: {value}, not {limit} or more"
 
+    def at_most(self, name, value, limit):
+        """A bound, such as one of memory."""
+        self._add(name, f"{value:,}", f"at most {limit:,}", value <= limit)
+        assert value <= limit, f"{name}: {value}, the limit is {limit}"
+
     def time(self, name, seconds, limit):
         self._add(name, f"{seconds:.2f} s", f"at most {limit:g} s", seconds <= limit)
         assert SHORT or seconds <= limit * GROSSLY, f"{name}: {seconds} s, the limit is {limit} s"

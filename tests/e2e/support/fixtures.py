@@ -44,6 +44,17 @@ def own_stack(make_stack, request):
         yield made
 
 
+@pytest.fixture
+def servers(log_folder, request):
+    """A stack's servers without its services."""
+    made = Stack(os.path.join(log_folder, request.node.name))
+    try:
+        made.prepare()
+        yield made
+    finally:
+        made.stop()
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     report = (yield).get_result()
