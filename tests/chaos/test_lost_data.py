@@ -30,7 +30,7 @@ def until_more_is_applied(stack, events):
 
 def assert_nothing_wrong(figures, name, readers):
     figures.told(f"{name} reads answered", readers.read)
-    figures.told(f"{name} reads refused", dict(readers.answers))
+    figures.told(f"{name} reads by their answers", dict(readers.answers))
     assert readers.read > 100, readers.answers
     assert not readers.wrong, (len(readers.wrong), readers.wrong[:5])
     figures.exactly(f"{name} reads silently too low, or of a user said not to exist", len(readers.wrong))
@@ -221,7 +221,7 @@ def test_users_who_are_evicted_are_flagged_when_they_are_written_and_one_command
         load.until_more(scaled(500, 100))
         stack.ctl("repair", "--all-differing", check=FINE, timeout=600)
         load.until_more(100)
-    assert_diff_0(figures, "one evicted key: ", stack, [load])
+    assert_diff_0(figures, "one evicted key:", stack, [load])
 
 
 def test_evicted_totals_come_back_by_themselves_and_are_never_shown_too_low(own_stack, figures):
@@ -234,8 +234,8 @@ def test_evicted_totals_come_back_by_themselves_and_are_never_shown_too_low(own_
                 key = f"tally:{generation}:{{{number % stack.partitions}}}:totals"
                 stack.redis.call("DEL", key)
                 until("the totals are back", lambda key=key: stack.redis.call("EXISTS", key) == "1")
-    assert_nothing_wrong(figures, "evicted totals: ", readers)
-    assert_diff_0(figures, "evicted totals: ", stack, [load])
+    assert_nothing_wrong(figures, "evicted totals:", readers)
+    assert_diff_0(figures, "evicted totals:", stack, [load])
 
 
 def test_an_evicted_position_ends_the_projector_by_name_and_one_command_mends_it(own_stack, figures):
@@ -248,5 +248,5 @@ def test_an_evicted_position_ends_the_projector_by_name_and_one_command_mends_it
             assert_ends_naming_rebuild(stack, figures, "evicted position")
             rebuild(stack)
             load.until_more(100)
-    assert_nothing_wrong(figures, "evicted position: ", readers)
-    assert_diff_0(figures, "evicted position: ", stack, [load])
+    assert_nothing_wrong(figures, "evicted position:", readers)
+    assert_diff_0(figures, "evicted position:", stack, [load])
