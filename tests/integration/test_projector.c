@@ -519,6 +519,45 @@ Test(projector, is_unready_with_the_reason_while_a_dead_letter_cannot_be_written
     fixture_close(&fixture);
 }
 
+Test(projector, stops_while_kafka_refuses_a_dead_letter_and_writes_it_the_next_time)
+{
+    struct fixture fixture = {0};
+    struct projector projector = {0};
+    const struct tally_producer_header headers[] = {{"custom", "kept", 4}};
+    const struct tally_producer_message poison = {.key = "1",
+                                                  .key_length = 1,
+                                                  .value = "x",
+                                                  .value_length = 1,
+                                                  .headers = headers,
+                                                  .header_count = 1};
+    projector.settings.projector_stall_ms = 1000;
+    fixture_open(&fixture);
+    test_topic_delete(fixture.dead_topic);
+    (void)strncat(fixture.dead_topic, ".narrow",
+                  sizeof fixture.dead_topic - strlen(fixture.dead_topic) - 1);
+    test_topic_create_with(fixture.dead_topic, 1, "max.message.bytes", "10");
+    projector_start(&fixture, &projector);
+    fixture_send_history(&fixture, 1, 1, 3);
+    fixture_await_applied(&fixture);
+    (void)await_progress(&projector, true);
+    fixture_send_raw(&fixture, 1, &poison);
+    fixture_send_history(&fixture, 1, 4, 5);
+    const char *reason = await_progress(&projector, false);
+    cr_expect_not_null(strstr(reason, "Message size too large"), "%s", reason);
+    projector_stop(&projector);
+    cr_expect_str_eq(fixture_user(&fixture, 1), fixture_history(3));
+    test_topic_delete(fixture.dead_topic);
+    (void)strncat(fixture.dead_topic, ".wide",
+                  sizeof fixture.dead_topic - strlen(fixture.dead_topic) - 1);
+    fixture_create_dead_topic(&fixture);
+    projector_start(&fixture, &projector);
+    fixture_await_applied(&fixture);
+    cr_expect_str_eq(fixture_user(&fixture, 1), "5 2 2 - 1");
+    expect_letter(&fixture, "1", "ce_specversion");
+    projector_stop(&projector);
+    fixture_close(&fixture);
+}
+
 static void remove_user(struct fixture *fixture, int64_t user_id)
 {
     char key[TALLY_VIEW_KEY_BYTES];

@@ -361,17 +361,9 @@ Test(relay, a_backlog_of_an_exact_number_of_batches_ends_with_a_whole_position)
 /* Makes another topic in the place of the relay's, which has `name` set to `value`. */
 static void configure_topic(const char *name, const char *value)
 {
-    struct tally_error error = {0};
-    struct tally_kafka_admin *admin = NULL;
-    const struct tally_kafka_topic_config config = {name, value};
     test_topic_delete(settings.topic);
     (void)snprintf(settings.topic, sizeof settings.topic, "%s.other", database.name);
-    const struct tally_kafka_new_topic topic = {settings.topic, PARTITIONS, 1, &config, 1};
-    bool existed = true;
-    cr_assert_eq(tally_kafka_admin_new(test_brokers(), &admin, &error), TALLY_OK, "%s", error.text);
-    cr_assert_eq(tally_kafka_admin_create(admin, &topic, 20000, &existed, &error), TALLY_OK, "%s",
-                 error.text);
-    tally_kafka_admin_free(&admin);
+    test_topic_create_with(settings.topic, PARTITIONS, name, value);
 }
 
 /* Sets `name` of the relay's topic to `value`. */

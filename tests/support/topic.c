@@ -15,18 +15,29 @@ const char *test_brokers(void)
     return text;
 }
 
-void test_topic_create(const char *name, int32_t partitions)
+static void create(const struct tally_kafka_new_topic *topic)
 {
     struct tally_error error = {0};
     struct tally_kafka_admin *admin = NULL;
-    const struct tally_kafka_new_topic topic = {
-        .name = name, .partitions = partitions, .replication = 1};
     bool existed = true;
     cr_assert_eq(tally_kafka_admin_new(test_brokers(), &admin, &error), TALLY_OK, "%s", error.text);
-    cr_assert_eq(tally_kafka_admin_create(admin, &topic, PATIENCE_MS, &existed, &error), TALLY_OK,
+    cr_assert_eq(tally_kafka_admin_create(admin, topic, PATIENCE_MS, &existed, &error), TALLY_OK,
                  "%s", error.text);
     cr_assert_not(existed);
     tally_kafka_admin_free(&admin);
+}
+
+void test_topic_create(const char *name, int32_t partitions)
+{
+    create(
+        &(struct tally_kafka_new_topic){.name = name, .partitions = partitions, .replication = 1});
+}
+
+void test_topic_create_with(const char *name, int32_t partitions, const char *option,
+                            const char *value)
+{
+    const struct tally_kafka_topic_config config = {option, value};
+    create(&(struct tally_kafka_new_topic){name, partitions, 1, &config, 1});
 }
 
 static rd_kafka_resp_err_t outcome(rd_kafka_event_t *event)

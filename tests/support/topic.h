@@ -10,6 +10,9 @@
 const char *test_brokers(void);
 /* Makes a topic that is not there yet, of one replica; fails the test otherwise. */
 void test_topic_create(const char *name, int32_t partitions);
+/* The same with an option of Kafka's topic configuration. */
+void test_topic_create_with(const char *name, int32_t partitions, const char *option,
+                            const char *value);
 /* A broker that keeps every test's topics gets slower with each. One that cannot be deleted is said
  * in the test's log and fails nothing. */
 void test_topic_delete(const char *name);
