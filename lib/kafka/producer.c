@@ -74,7 +74,8 @@ static enum tally_status configure(rd_kafka_conf_t *conf,
         {"linger.ms", "0.5"},
         {"queue.buffering.max.messages", queue_messages},
         {"queue.buffering.max.kbytes", "262144"},
-        {"socket.timeout.ms", "10000"}, /* a link that has gone silent is given up then */
+        {"message.max.bytes", "1000000000"}, /* the broker says what is too large, not this */
+        {"socket.timeout.ms", "10000"},      /* a link that has gone silent is given up then */
         {"reconnect.backoff.ms", "50"},
         {"reconnect.backoff.max.ms", "2000"},
         {"topic.metadata.refresh.interval.ms", "60000"},

@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from support.kafka import alter_topic
 from support.stack import PARTITIONS, psql
 from support.wait import until
 
@@ -60,6 +61,13 @@ def test_topics_that_exist_are_left_alone_and_another_partition_count_is_refused
     topics = json.loads(stack.ctl("topics", "status", "--json", check=FINE).stdout)["topics"]
     assert {topic["topic"]: topic["exists"] for topic in topics} == {stack.topic: True, stack.dlq_topic: True}
     assert topics[0]["partitions"] == PARTITIONS
+    events, letters = (int(topic["configs"]["max.message.bytes"]) for topic in topics)
+    assert letters > events
+    try:
+        alter_topic(stack.brokers, stack.dlq_topic, {"max.message.bytes": events})
+        assert "a dead letter is larger" in stack.ctl("topics", "status", check=DIFFERENT).stdout
+    finally:
+        alter_topic(stack.brokers, stack.dlq_topic, {"max.message.bytes": letters})
     missing = stack.ctl("topics", "status", check=DIFFERENT, TALLY_TOPIC=f"{stack.topic}.missing")
     assert "missing" in missing.stdout
 

@@ -4,6 +4,7 @@
 
 #include "core/clock.h"
 #include "core/id.h"
+#include "core/random.h"
 #include "domain/partitioner.h"
 #include "kafka/consumer.h"
 #include "view/keys.h"
@@ -181,6 +182,38 @@ Test(projector, sets_poison_aside_and_goes_on)
     expect_letter(&fixture, "1", "ce_specversion");
     projector_stop(&projector);
     fixture_close(&fixture);
+}
+
+/* A letter is larger than the record that it holds. */
+Test(projector, sets_poison_aside_that_is_as_large_as_kafka_takes_it)
+{
+    enum { LARGE = 1040000 };
+    struct fixture fixture = {0};
+    struct projector projector = {0};
+    struct tally_random random;
+    char *value = malloc(LARGE);
+    const struct tally_producer_header headers[] = {{"custom", "kept", 4}};
+    const struct tally_producer_message message = {.key = "1",
+                                                   .key_length = 1,
+                                                   .value = value,
+                                                   .value_length = LARGE,
+                                                   .headers = headers,
+                                                   .header_count = 1};
+    cr_assert_not_null(value);
+    tally_random_seed(&random, 1);
+    for (size_t i = 0; i < LARGE; i++)
+        value[i] = (char)tally_random_below(&random, 256); /* nothing makes it smaller */
+    fixture_open(&fixture);
+    projector_start(&fixture, &projector);
+    fixture_send_history(&fixture, 1, 1, 3);
+    fixture_send_raw(&fixture, 1, &message);
+    fixture_send_history(&fixture, 1, 4, 5);
+    fixture_await_applied(&fixture);
+    cr_expect_str_eq(fixture_user(&fixture, 1), "5 2 2 - 1");
+    expect_letter(&fixture, "1", "ce_specversion");
+    projector_stop(&projector);
+    fixture_close(&fixture);
+    free(value);
 }
 
 Test(projector, goes_on_from_its_position_after_a_restart)

@@ -15,6 +15,8 @@ enum {
     VALUE_BYTES = 32,
     SEGMENTS = 7, /* at least, of the time that records are kept */
     SEGMENT_MOST_MS = 24 * 3600 * 1000,
+    EVENT_MOST_BYTES = 1 << 20,
+    LETTER_MOST_BYTES = 16 << 20, /* a record, whatever Kafka took for one, and why it is there */
 };
 
 struct topics_command {
@@ -30,6 +32,7 @@ struct topic {
     const char *name;
     int32_t partitions; /* wanted */
     int64_t retention_ms;
+    int message_most_bytes;
     int32_t found;
     bool existed;
     bool differs; /* it exists with another partition count */
@@ -74,7 +77,7 @@ static const struct argp argp = {
     .doc = "`topics create` makes the topics of events (TALLY_TOPIC) and of dead letters "
            "(TALLY_DLQ_TOPIC); topics that exist with the same partition count are left as they "
            "are. `topics status` shows them, and exits with 1 where one is "
-           "missing or compacted." TALLY_CTL_EXIT_DOC,
+           "missing or compacted, or too narrow for dead letters." TALLY_CTL_EXIT_DOC,
 };
 
 static void describe_wanted(const struct topics_command *command, struct topic topics[TOPICS])
@@ -83,33 +86,33 @@ static void describe_wanted(const struct topics_command *command, struct topic t
     const int64_t hour_ms = INT64_C(3600) * 1000;
     topics[0] = (struct topic){.name = settings->topic,
                                .partitions = command->partitions,
-                               .retention_ms = command->retention_hours * hour_ms};
+                               .retention_ms = command->retention_hours * hour_ms,
+                               .message_most_bytes = EVENT_MOST_BYTES};
     topics[1] = (struct topic){.name = settings->dlq_topic,
                                .partitions = 1,
-                               .retention_ms = command->retention_hours * 4 * hour_ms};
+                               .retention_ms = command->retention_hours * 4 * hour_ms,
+                               .message_most_bytes = LETTER_MOST_BYTES};
 }
 
 static enum tally_status create(struct tally_kafka_admin *admin, struct topic *topic,
                                 int replication, struct tally_error *error)
 {
-    char retention[VALUE_BYTES], segment[VALUE_BYTES];
+    char retention[VALUE_BYTES], segment[VALUE_BYTES], message[VALUE_BYTES];
     (void)snprintf(retention, sizeof retention, "%" PRId64, topic->retention_ms);
     /* A record goes with its segment, and that when its newest record is old enough: Kafka's
      * default of a week would double the time that an erased user's records are kept. */
     (void)snprintf(segment, sizeof segment, "%" PRId64,
                    topic->retention_ms / SEGMENTS < SEGMENT_MOST_MS ? topic->retention_ms / SEGMENTS
                                                                     : SEGMENT_MOST_MS);
+    (void)snprintf(message, sizeof message, "%d", topic->message_most_bytes);
     /* acks=all means what it says only when a write needs a second replica; with fewer than three
      * one lost broker would then stop all writes. */
     const char *in_sync = replication >= 3 ? "2" : "1";
     const struct tally_kafka_topic_config configs[] = {
-        {"cleanup.policy", "delete"},
-        {"retention.ms", retention},
-        {"segment.ms", segment},
-        {"retention.bytes", "-1"},
-        {"unclean.leader.election.enable", "false"},
-        {"compression.type", "producer"},
-        {"message.timestamp.type", "CreateTime"},
+        {"cleanup.policy", "delete"},     {"retention.ms", retention},
+        {"segment.ms", segment},          {"retention.bytes", "-1"},
+        {"max.message.bytes", message},   {"unclean.leader.election.enable", "false"},
+        {"compression.type", "producer"}, {"message.timestamp.type", "CreateTime"},
         {"min.insync.replicas", in_sync}, /* last: left to the brokers where the replicas are */
     };
     const size_t config_count = sizeof configs / sizeof configs[0] - (replication < 0 ? 1 : 0);
@@ -179,9 +182,9 @@ static int create_topics(struct topics_command *command, struct tally_kafka_admi
 /* Keeps the settings that say how safe and how long the events are kept. */
 static void note_config(void *context, const char *name, const char *value)
 {
-    static const char *const shown[] = {"cleanup.policy",      "retention.ms",
-                                        "retention.bytes",     "segment.ms",
-                                        "min.insync.replicas", "compression.type"};
+    static const char *const shown[] = {
+        "cleanup.policy",      "retention.ms",     "retention.bytes",  "segment.ms",
+        "min.insync.replicas", "compression.type", "max.message.bytes"};
     for (size_t i = 0; i < sizeof shown / sizeof shown[0]; i++)
         if (strcmp(name, shown[i]) == 0)
             (void)json_object_set_new(context, name, json_string(value));
@@ -220,7 +223,22 @@ static bool compacted(const json_t *topic)
     return policy != NULL && strstr(policy, "compact") != NULL;
 }
 
-static void print_topic(json_t *topic)
+static int64_t message_most_bytes(const json_t *topic)
+{
+    const char *most =
+        json_string_value(json_object_get(json_object_get(topic, "configs"), "max.message.bytes"));
+    return most != NULL ? strtoll(most, NULL, 10) : 0;
+}
+
+/* Whether there may be events that do not fit into a dead letter, which then hold up all others of
+ * their partition. */
+static bool narrower(const json_t *letters, const json_t *events)
+{
+    return message_most_bytes(events) > 0 && message_most_bytes(letters) > 0 &&
+           message_most_bytes(letters) <= message_most_bytes(events);
+}
+
+static void print_topic(json_t *topic, const json_t *events)
 {
     const char *name = json_string_value(json_object_get(topic, "topic"));
     if (!json_is_true(json_object_get(topic, "exists"))) {
@@ -240,6 +258,9 @@ static void print_topic(json_t *topic)
         (void)puts(
             "  compaction would leave holes in the counts of a read model that is built from "
             "this log: set cleanup.policy=delete");
+    if (narrower(topic, events))
+        (void)puts("  a dead letter is larger than the event that it holds: set a "
+                   "max.message.bytes above that of the events");
 }
 
 static int show_topics(struct topics_command *command, struct tally_kafka_admin *admin)
@@ -255,10 +276,12 @@ static int show_topics(struct topics_command *command, struct tally_kafka_admin 
             json_decref(list);
             return tally_ctl_fail(command->ctl, &error);
         }
-        if (!json_is_true(json_object_get(topic, "exists")) || compacted(topic))
+        const json_t *events = json_array_get(list, 0); /* NULL: it is this one */
+        if (!json_is_true(json_object_get(topic, "exists")) || compacted(topic) ||
+            narrower(topic, events))
             code = TALLY_CTL_DIFFERENT;
         if (!command->ctl->json)
-            print_topic(topic);
+            print_topic(topic, events);
         (void)json_array_append_new(list, topic);
     }
     if (command->ctl->json)
