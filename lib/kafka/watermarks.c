@@ -15,6 +15,22 @@ static bool leader_is_unsettled(rd_kafka_resp_err_t code)
            code == RD_KAFKA_RESP_ERR_FENCED_LEADER_EPOCH;
 }
 
+/* rd_kafka_query_watermark_offsets() of librdkafka 2.0.2 asks the same, but waits for a leader that
+ * is down however short its timeout is. */
+static rd_kafka_resp_err_t ask(rd_kafka_t *client, const char *topic, int32_t partition,
+                               int64_t which, int64_t timeout_ms, int64_t *offset)
+{
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
+    rd_kafka_topic_partition_t *asked = rd_kafka_topic_partition_list_add(list, topic, partition);
+    asked->offset = which;
+    rd_kafka_resp_err_t code = rd_kafka_offsets_for_times(client, list, (int)timeout_ms);
+    if (code == RD_KAFKA_RESP_ERR_NO_ERROR)
+        code = asked->err;
+    *offset = asked->offset;
+    rd_kafka_topic_partition_list_destroy(list);
+    return code;
+}
+
 rd_kafka_resp_err_t tally_kafka_watermarks(rd_kafka_t *client, const char *topic, int32_t partition,
                                            int timeout_ms, int64_t *low, int64_t *high)
 {
@@ -22,7 +38,11 @@ rd_kafka_resp_err_t tally_kafka_watermarks(rd_kafka_t *client, const char *topic
     int64_t left_ms = timeout_ms;
     rd_kafka_resp_err_t code;
     do {
-        code = rd_kafka_query_watermark_offsets(client, topic, partition, low, high, (int)left_ms);
+        code = ask(client, topic, partition, RD_KAFKA_OFFSET_BEGINNING, left_ms, low);
+        left_ms = (due_us - tally_clock_monotonic_us()) / 1000;
+        if (code == RD_KAFKA_RESP_ERR_NO_ERROR)
+            code = left_ms > 0 ? ask(client, topic, partition, RD_KAFKA_OFFSET_END, left_ms, high)
+                               : RD_KAFKA_RESP_ERR__TIMED_OUT;
         if (leader_is_unsettled(code))
             tally_clock_sleep_ms(PAUSE_MS);
         left_ms = (due_us - tally_clock_monotonic_us()) / 1000;

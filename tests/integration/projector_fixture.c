@@ -50,6 +50,15 @@ static void open_producer(struct fixture *fixture)
     }
 }
 
+static void create_topic(const struct fixture *fixture, const char *name, int32_t partitions)
+{
+    if (fixture->cluster == NULL)
+        test_topic_create(name, partitions);
+    else
+        cr_assert_eq(rd_kafka_mock_topic_create(fixture->cluster, name, partitions, 1),
+                     RD_KAFKA_RESP_ERR_NO_ERROR);
+}
+
 void fixture_open(struct fixture *fixture)
 {
     const int64_t unique = tally_clock_wall_us();
@@ -58,8 +67,8 @@ void fixture_open(struct fixture *fixture)
     (void)snprintf(fixture->group, sizeof fixture->group, "%s", fixture->topic);
     redis_server_start(&fixture->server, "noeviction");
     fixture->redis = redis_server_open(&fixture->server);
-    test_topic_create(fixture->topic, FIXTURE_PARTITIONS);
-    test_topic_create(fixture->dead_topic, 1);
+    create_topic(fixture, fixture->topic, FIXTURE_PARTITIONS);
+    create_topic(fixture, fixture->dead_topic, 1);
     open_producer(fixture);
 }
 
@@ -82,6 +91,8 @@ void fixture_close(struct fixture *fixture)
     tally_producer_free(&fixture->producer);
     tally_redis_close(&fixture->redis);
     redis_server_stop(&fixture->server);
+    if (fixture->cluster != NULL)
+        return;
     test_topic_delete(fixture->topic);
     test_topic_delete(fixture->dead_topic);
     if (fixture->left_topic[0] != '\0')

@@ -13,6 +13,8 @@
 #include "redis_server.h"
 #include "service/projector/projector.h"
 
+#include <librdkafka/rdkafka.h>
+#include <librdkafka/rdkafka_mock.h>
 #include <stdatomic.h>
 
 enum { FIXTURE_PARTITIONS = 4 };
@@ -26,6 +28,8 @@ struct projector {
 };
 
 struct fixture {
+    /* Set before fixture_open() where the brokers of TALLY_KAFKA_BROKERS are of a mock cluster. */
+    rd_kafka_mock_cluster_t *cluster;
     struct redis_server server;
     struct tally_redis *redis; /* the test's own connection */
     char topic[64], dead_topic[64], group[64];

@@ -648,3 +648,58 @@ Test(projector, goes_back_to_no_position_for_the_gap_that_a_poison_leaves)
     projector_stop(&projector);
     fixture_close(&fixture);
 }
+
+/* Some user of that partition. */
+static int64_t user_of(int32_t partition)
+{
+    int64_t user_id = FIRST_USER;
+    while (tally_partition_of(user_id, FIXTURE_PARTITIONS) != partition)
+        user_id++;
+    return user_id;
+}
+
+/* A real cluster of two brokers, one of which is down, is more than this suite starts. */
+Test(projector, applies_what_can_be_had_while_the_leader_of_a_partition_is_down)
+{
+    enum { THERE = 1, AWAY = 2, ITS_PARTITION = FIXTURE_PARTITIONS - 1 };
+    char reason[256];
+    struct fixture fixture = {0};
+    struct projector projector = {0};
+    rd_kafka_t *host = rd_kafka_new(RD_KAFKA_PRODUCER, rd_kafka_conf_new(), reason, sizeof reason);
+    cr_assert_not_null(host, "%s", reason);
+    fixture.cluster = rd_kafka_mock_cluster_new(host, 2);
+    cr_assert_not_null(fixture.cluster);
+    setenv("TALLY_KAFKA_BROKERS", rd_kafka_mock_cluster_bootstraps(fixture.cluster), 1);
+    fixture_open(&fixture);
+    for (int32_t i = 0; i < FIXTURE_PARTITIONS; i++)
+        rd_kafka_mock_partition_set_leader(fixture.cluster, fixture.topic, i,
+                                           i == ITS_PARTITION ? AWAY : THERE);
+    rd_kafka_mock_coordinator_set(fixture.cluster, "group", fixture.group, THERE);
+    projector_start(&fixture, &projector);
+    for (int32_t i = 0; i < FIXTURE_PARTITIONS; i++)
+        fixture_send_history(&fixture, user_of(i), 1, 3);
+    fixture_await_applied(&fixture);
+    fixture_send_history(&fixture, user_of(ITS_PARTITION), 4, 6);
+    fixture_await_applied(&fixture);
+    rd_kafka_mock_broker_set_down(fixture.cluster, AWAY);
+    for (int32_t i = 0; i < ITS_PARTITION; i++)
+        fixture_send_history(&fixture, user_of(i), 4, 5);
+    for (int32_t i = 0; i < ITS_PARTITION; i++)
+        fixture_await_version(&fixture, user_of(i), 5);
+    /* One that starts now knows no partition yet. */
+    projector_stop(&projector);
+    projector_start(&fixture, &projector);
+    for (int32_t i = 0; i < ITS_PARTITION; i++)
+        fixture_send_history(&fixture, user_of(i), 6, 7);
+    for (int32_t i = 0; i < ITS_PARTITION; i++)
+        fixture_await_version(&fixture, user_of(i), 7);
+    rd_kafka_mock_broker_set_up(fixture.cluster, AWAY);
+    fixture_send_history(&fixture, user_of(ITS_PARTITION), 7, 7);
+    fixture_await_applied(&fixture);
+    for (int32_t i = 0; i < FIXTURE_PARTITIONS; i++)
+        cr_expect_str_eq(fixture_user(&fixture, user_of(i)), fixture_history(7));
+    projector_stop(&projector);
+    fixture_close(&fixture);
+    rd_kafka_mock_cluster_destroy(fixture.cluster);
+    rd_kafka_destroy(host);
+}

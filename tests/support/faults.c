@@ -301,10 +301,9 @@ WRAP(rd_kafka_resp_err_t, rd_kafka_metadata,
      (rd_kafka_t * handle, int all, rd_kafka_topic_t *topic, const struct rd_kafka_metadata **found,
       int timeout_ms),
      (handle, all, topic, found, timeout_ms), return RD_KAFKA_RESP_ERR__TIMED_OUT)
-WRAP(rd_kafka_resp_err_t, rd_kafka_query_watermark_offsets,
-     (rd_kafka_t * handle, const char *topic, int32_t partition, int64_t *low, int64_t *high,
-      int timeout_ms),
-     (handle, topic, partition, low, high, timeout_ms), return RD_KAFKA_RESP_ERR__TIMED_OUT)
+WRAP(rd_kafka_resp_err_t, rd_kafka_offsets_for_times,
+     (rd_kafka_t * handle, rd_kafka_topic_partition_list_t *list, int timeout_ms),
+     (handle, list, timeout_ms), return RD_KAFKA_RESP_ERR__TIMED_OUT)
 WRAP(char *, rd_kafka_clusterid, (rd_kafka_t * handle, int timeout_ms), (handle, timeout_ms),
      return NULL)
 WRAP(rd_kafka_resp_err_t, rd_kafka_subscribe,
