@@ -140,13 +140,15 @@ enum tally_status tally_event_decode(struct tally_event *event, const void *key,
     return TALLY_OK;
 }
 
-/* A string member of at most `bytes` with its terminator, copied; NULL on anything else. */
-static char *member(const json_t *object, const char *name, size_t bytes)
+/* Copies a string member of at most `bytes` with its terminator; INVALID on anything else. */
+static enum tally_status copy_member(const json_t *object, const char *name, size_t bytes,
+                                     char **copy)
 {
     const json_t *text = json_object_get(object, name);
     if (!json_is_string(text) || json_string_length(text) >= bytes)
-        return NULL;
-    return strdup(json_string_value(text));
+        return TALLY_INVALID;
+    *copy = strdup(json_string_value(text));
+    return *copy != NULL ? TALLY_OK : TALLY_NO_MEMORY;
 }
 
 enum tally_status tally_profile_parse(struct tally_profile *profile, const char *value,
@@ -155,23 +157,27 @@ enum tally_status tally_profile_parse(struct tally_profile *profile, const char 
     *profile = (struct tally_profile){0};
     json_error_t cause;
     json_t *object = json_loadb(value, length, JSON_REJECT_DUPLICATES, &cause);
+    /* jansson gives no reason where there is no memory. */
+    if (object == NULL && cause.text[0] == '\0')
+        return tally_fail(error, TALLY_NO_MEMORY, "the profile");
     if (!json_is_object(object)) {
         json_decref(object);
         return tally_fail(error, TALLY_INVALID, "the profile is no JSON object");
     }
     const json_t *avatar = json_object_get(object, "avatar");
-    profile->name = member(object, "name", TALLY_NAME_BYTES);
-    profile->email = member(object, "email", TALLY_EMAIL_BYTES);
-    bool has_avatar = avatar != NULL && !json_is_null(avatar);
-    if (has_avatar)
-        profile->avatar = member(object, "avatar", TALLY_AVATAR_BYTES);
+    enum tally_status status = copy_member(object, "name", TALLY_NAME_BYTES, &profile->name);
+    if (status == TALLY_OK)
+        status = copy_member(object, "email", TALLY_EMAIL_BYTES, &profile->email);
+    if (status == TALLY_OK && avatar != NULL && !json_is_null(avatar))
+        status = copy_member(object, "avatar", TALLY_AVATAR_BYTES, &profile->avatar);
     json_decref(object);
-    if (profile->name == NULL || profile->email == NULL ||
-        (has_avatar && profile->avatar == NULL)) {
-        tally_profile_clear(profile);
-        return tally_fail(error, TALLY_INVALID, "the profile's name, email or avatar is not valid");
-    }
-    return TALLY_OK;
+    if (status == TALLY_OK)
+        return TALLY_OK;
+    tally_profile_clear(profile);
+    return tally_fail(error, status, "%s",
+                      status == TALLY_NO_MEMORY
+                          ? "the profile"
+                          : "the profile's name, email or avatar is not valid");
 }
 
 void tally_profile_clear(struct tally_profile *profile)

@@ -75,7 +75,8 @@ enum tally_status tally_event_decode(struct tally_event *event, const void *key,
                                      const struct tally_header *headers, size_t header_count,
                                      struct tally_error *error) TALLY_MUST_CHECK;
 
-/* Parses the value of user.created or user.updated; the caller frees with tally_profile_clear(). */
+/* Parses the value of user.created or user.updated; the caller frees with tally_profile_clear().
+ * INVALID: it is none; NO_MEMORY: nobody knows. */
 enum tally_status tally_profile_parse(struct tally_profile *profile, const char *value,
                                       size_t length, struct tally_error *error) TALLY_MUST_CHECK;
 void tally_profile_clear(struct tally_profile *profile);

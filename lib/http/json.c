@@ -41,7 +41,8 @@ enum tally_status tally_http_json(const struct tally_http_exchange *exchange, js
     if (too_deep(body, length))
         return tally_fail(error, TALLY_INVALID, "the body is nested deeper than %d", MAX_DEPTH);
     json_t *value = json_loadb(body, length, JSON_REJECT_DUPLICATES, &cause);
-    if (value == NULL && json_error_code(&cause) == json_error_out_of_memory)
+    /* jansson gives no reason where there is no memory. */
+    if (value == NULL && cause.text[0] == '\0')
         return tally_fail(error, TALLY_NO_MEMORY, "the body");
     if (value == NULL)
         /* Not jansson's text: it quotes the body, which does not belong into logs. */

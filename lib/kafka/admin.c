@@ -150,6 +150,7 @@ enum tally_status tally_kafka_admin_topic(struct tally_kafka_admin *admin, const
     return status;
 }
 
+/* NULL, for which librdkafka has its own, where there is no memory. */
 static rd_kafka_AdminOptions_t *options_new(struct tally_kafka_admin *admin,
                                             rd_kafka_admin_op_t operation, int timeout_ms)
 {
@@ -158,6 +159,12 @@ static rd_kafka_AdminOptions_t *options_new(struct tally_kafka_admin *admin,
     if (options != NULL)
         (void)rd_kafka_AdminOptions_set_request_timeout(options, timeout_ms, reason, sizeof reason);
     return options;
+}
+
+static void options_free(rd_kafka_AdminOptions_t *options)
+{
+    if (options != NULL)
+        rd_kafka_AdminOptions_destroy(options);
 }
 
 /* The next event of a kind, or NULL in time. One of another kind is the answer to an earlier
@@ -201,8 +208,17 @@ static rd_kafka_NewTopic_t *new_topic(const struct tally_kafka_new_topic *topic,
         (void)tally_fail(error, TALLY_CONFIG, "topic %s: %s", topic->name, reason);
         return NULL;
     }
-    for (size_t i = 0; i < topic->config_count; i++)
-        (void)rd_kafka_NewTopic_set_config(made, topic->configs[i].name, topic->configs[i].value);
+    for (size_t i = 0; i < topic->config_count; i++) {
+        const struct tally_kafka_topic_config *config = &topic->configs[i];
+        const rd_kafka_resp_err_t code =
+            rd_kafka_NewTopic_set_config(made, config->name, config->value);
+        if (code == RD_KAFKA_RESP_ERR_NO_ERROR)
+            continue;
+        (void)tally_fail(error, TALLY_CONFIG, "topic %s: %s: %s", topic->name, config->name,
+                         rd_kafka_err2str(code));
+        rd_kafka_NewTopic_destroy(made);
+        return NULL;
+    }
     return made;
 }
 
@@ -236,7 +252,7 @@ enum tally_status tally_kafka_admin_create(struct tally_kafka_admin *admin,
     rd_kafka_AdminOptions_t *options =
         options_new(admin, RD_KAFKA_ADMIN_OP_CREATETOPICS, timeout_ms);
     rd_kafka_CreateTopics(admin->client, &made, 1, options, admin->queue);
-    rd_kafka_AdminOptions_destroy(options);
+    options_free(options);
     rd_kafka_NewTopic_destroy(made);
     rd_kafka_event_t *event =
         await(admin, RD_KAFKA_EVENT_CREATETOPICS_RESULT, timeout_ms, "creating a topic", error);
@@ -270,7 +286,7 @@ enum tally_status tally_kafka_admin_configs(struct tally_kafka_admin *admin, con
     rd_kafka_AdminOptions_t *options =
         options_new(admin, RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS, timeout_ms);
     rd_kafka_DescribeConfigs(admin->client, &resource, 1, options, admin->queue);
-    rd_kafka_AdminOptions_destroy(options);
+    options_free(options);
     rd_kafka_ConfigResource_destroy(resource);
     rd_kafka_event_t *event = await(admin, RD_KAFKA_EVENT_DESCRIBECONFIGS_RESULT, timeout_ms,
                                     "asking for a topic's settings", error);
@@ -327,7 +343,7 @@ enum tally_status tally_kafka_admin_delete_before(struct tally_kafka_admin *admi
     rd_kafka_AdminOptions_t *options =
         options_new(admin, RD_KAFKA_ADMIN_OP_DELETERECORDS, timeout_ms);
     rd_kafka_DeleteRecords(admin->client, &deletion, 1, options, admin->queue);
-    rd_kafka_AdminOptions_destroy(options);
+    options_free(options);
     rd_kafka_DeleteRecords_destroy(deletion);
     rd_kafka_event_t *event =
         await(admin, RD_KAFKA_EVENT_DELETERECORDS_RESULT, timeout_ms, "deleting records", error);
@@ -375,7 +391,7 @@ enum tally_status tally_kafka_admin_group(struct tally_kafka_admin *admin, const
     rd_kafka_AdminOptions_t *options =
         options_new(admin, RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS, timeout_ms);
     rd_kafka_DescribeConsumerGroups(admin->client, &name, 1, options, admin->queue);
-    rd_kafka_AdminOptions_destroy(options);
+    options_free(options);
     rd_kafka_event_t *event = await(admin, RD_KAFKA_EVENT_DESCRIBECONSUMERGROUPS_RESULT, timeout_ms,
                                     "asking for the consumer group", error);
     if (event == NULL)

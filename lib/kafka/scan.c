@@ -13,7 +13,8 @@ static void stay_silent(const rd_kafka_t *client, int level, const char *facilit
     (void)client, (void)level, (void)facility, (void)text;
 }
 
-static rd_kafka_t *open_client(const char *brokers, struct tally_error *error)
+static enum tally_status open_client(const char *brokers, rd_kafka_t **client,
+                                     struct tally_error *error)
 {
     const char *const options[][2] = {
         {"bootstrap.servers", brokers},
@@ -31,20 +32,20 @@ static rd_kafka_t *open_client(const char *brokers, struct tally_error *error)
     };
     char reason[REASON_BYTES];
     rd_kafka_conf_t *conf = rd_kafka_conf_new();
+    if (conf == NULL)
+        return tally_fail(error, TALLY_NO_MEMORY, "Kafka client");
     for (size_t i = 0; i < sizeof options / sizeof options[0]; i++)
         if (rd_kafka_conf_set(conf, options[i][0], options[i][1], reason, sizeof reason) !=
             RD_KAFKA_CONF_OK) {
             rd_kafka_conf_destroy(conf);
-            (void)tally_fail(error, TALLY_CONFIG, "%s: %s", options[i][0], reason);
-            return NULL;
+            return tally_fail(error, TALLY_CONFIG, "%s: %s", options[i][0], reason);
         }
     rd_kafka_conf_set_log_cb(conf, stay_silent);
-    rd_kafka_t *client = rd_kafka_new(RD_KAFKA_CONSUMER, conf, reason, sizeof reason);
-    if (client == NULL) {
-        rd_kafka_conf_destroy(conf);
-        (void)tally_fail(error, TALLY_CONFIG, "Kafka client: %s", reason);
-    }
-    return client;
+    *client = rd_kafka_new(RD_KAFKA_CONSUMER, conf, reason, sizeof reason);
+    if (*client != NULL)
+        return TALLY_OK;
+    rd_kafka_conf_destroy(conf);
+    return tally_fail(error, TALLY_CONFIG, "Kafka client: %s", reason);
 }
 
 static enum tally_status assign(rd_kafka_t *client, const struct tally_scan *scan,
@@ -107,10 +108,11 @@ enum tally_status tally_scan_run(const struct tally_scan *scan, int64_t *reached
     *reached = scan->from;
     if (scan->from >= scan->to)
         return TALLY_OK;
-    rd_kafka_t *client = open_client(scan->brokers, error);
-    if (client == NULL)
-        return TALLY_CONFIG;
-    enum tally_status status = assign(client, scan, error);
+    rd_kafka_t *client = NULL;
+    enum tally_status status = open_client(scan->brokers, &client, error);
+    if (status != TALLY_OK)
+        return status;
+    status = assign(client, scan, error);
     bool go_on = true;
     bool answered = false;
     while (status == TALLY_OK && go_on && tally_clock_monotonic_us() < due_us) {

@@ -2,35 +2,43 @@
 
 #include <criterion/criterion.h>
 #include <dirent.h>
-#include <errno.h>
 #include <event2/event.h>
-#include <hiredis/async.h>
-#include <hiredis/hiredis.h>
-#include <jansson.h>
-#include <libpq-fe.h>
-#include <librdkafka/rdkafka.h>
-#include <netdb.h>
-#include <openssl/evp.h>
 #include <pthread.h>
-#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <sys/random.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
+enum { PLACES_MOST = 4096 };
+
+/* Where the program calls a wrapped function. */
+struct place {
+    const void *address;
+    const char *function;
+    int passed; /* calls in the run at hand */
+    int calls;  /* in a run in which none failed; 1 where there were none */
+    int chosen; /* calls that were chosen to fail: the first ones */
+};
+
 static atomic_long countdown; /* calls until one fails; 0: none does */
-static atomic_bool every_thread;
-static pthread_t thread;
+static atomic_int which_threads;
+static atomic_long rounds = 1;    /* calls of faults_begin(), and one */
+static _Thread_local long born;   /* what `rounds` was at the thread's first call */
+static _Atomic(pthread_t) thread; /* of faults_begin() */
 static _Atomic(const char *) failed;
+
+static pthread_mutex_t places_lock = PTHREAD_MUTEX_INITIALIZER; /* guards what follows */
+static struct place places[PLACES_MOST];
+static size_t place_count;
+static atomic_bool by_place;
+static struct place *aim; /* where the last chosen call fails; NULL: nowhere */
 
 void faults_begin(long nth, enum faults_threads threads)
 {
-    thread = pthread_self();
-    atomic_store(&every_thread, threads == FAULTS_OF_ALL_THREADS);
+    atomic_store(&thread, pthread_self());
+    atomic_fetch_add(&rounds, 1);
+    atomic_store(&which_threads, threads);
     atomic_store(&failed, NULL);
     atomic_store(&countdown, nth);
 }
@@ -38,7 +46,23 @@ void faults_begin(long nth, enum faults_threads threads)
 bool faults_end(void)
 {
     atomic_store(&countdown, 0);
+    atomic_store(&by_place, false);
     return atomic_load(&failed) != NULL;
+}
+
+/* As faults_begin(), for one more call at a place than was chosen before; NULL: none fails, but
+ * places are found. */
+static void begin_at(struct place *place, enum faults_threads threads)
+{
+    faults_begin(0, threads);
+    pthread_mutex_lock(&places_lock);
+    for (size_t i = 0; i < place_count; i++)
+        places[i].passed = 0;
+    if (place != NULL)
+        place->chosen++;
+    aim = place;
+    pthread_mutex_unlock(&places_lock);
+    atomic_store(&by_place, true);
 }
 
 const char *faults_failed(void)
@@ -47,11 +71,60 @@ const char *faults_failed(void)
     return name != NULL ? name : "nothing";
 }
 
-bool faults_due(const char *function)
+static bool concerns_this_thread(void)
 {
+    const bool own = pthread_equal(atomic_load(&thread), pthread_self());
+    switch (atomic_load(&which_threads)) {
+    case FAULTS_OF_THIS_THREAD:
+        return own;
+    case FAULTS_OF_OTHER_THREADS:
+        return !own;
+    case FAULTS_OF_NEW_THREADS:
+        return !own && born == atomic_load(&rounds);
+    default:
+        return true;
+    }
+}
+
+static struct place *find_place(const char *function, const void *address)
+{
+    for (size_t i = 0; i < place_count; i++) {
+        if (places[i].address == address)
+            return &places[i];
+    }
+    if (place_count == PLACES_MOST)
+        return NULL;
+    places[place_count] = (struct place){.address = address, .function = function};
+    return &places[place_count++];
+}
+
+static bool due_at_place(const char *function, const void *address)
+{
+    bool due = false;
+    pthread_mutex_lock(&places_lock);
+    struct place *place = find_place(function, address);
+    if (place != NULL) {
+        place->passed++;
+        if (aim == NULL || place->calls == 0)
+            place->calls = place->passed;
+        due = place == aim && place->passed == place->chosen;
+    }
+    pthread_mutex_unlock(&places_lock);
+    if (due)
+        atomic_store(&failed, function);
+    return due;
+}
+
+bool faults_due(const char *function, const void *address)
+{
+    if (born == 0)
+        born = atomic_load(&rounds);
     long left = atomic_load(&countdown);
-    if (left == 0 || (!atomic_load(&every_thread) && !pthread_equal(thread, pthread_self())))
+    const bool at_place = atomic_load(&by_place);
+    if ((left == 0 && !at_place) || !concerns_this_thread())
         return false;
+    if (at_place)
+        return due_at_place(function, address);
     while (left > 0 && !atomic_compare_exchange_weak(&countdown, &left, left - 1))
         ;
     if (left != 1)
@@ -85,306 +158,93 @@ int faults_descriptors(void)
     return count;
 }
 
+/* One run, for which a call was chosen to fail, and what must hold after it. False where no call
+ * failed. */
+static bool judge_run(faults_run *run, int descriptors, long nth)
+{
+    struct tally_error error = {0};
+    const enum tally_status status = run(&error);
+    const bool hit = faults_end();
+    if (getenv("TALLY_FAULTS_SHOW") != NULL)
+        (void)fprintf(stderr, "%ld %s: %s\n", nth, faults_failed(), error.text);
+    if (!hit) {
+        cr_expect_eq(status, TALLY_OK, "%s", error.text);
+        return false;
+    }
+    cr_expect(status == TALLY_OK || error.text[0] != '\0', "no reason after call %ld, %s", nth,
+              faults_failed());
+    error = (struct tally_error){0};
+    cr_expect_eq(run(&error), TALLY_OK, "after call %ld, %s: %s", nth, faults_failed(), error.text);
+    /* Another thread may close what it has at its next turn. */
+    for (int i = 0; i < 6000 && faults_descriptors() != descriptors; i++)
+        usleep(10000);
+    cr_expect_eq(faults_descriptors(), descriptors, "after call %ld, %s", nth, faults_failed());
+    return true;
+}
+
 long faults_each(faults_run *run, enum faults_threads threads, long most)
 {
     struct tally_error error = {0};
     cr_assert_eq(run(&error), TALLY_OK, "%s", error.text); /* what is made once is made */
     const int descriptors = faults_descriptors();
     for (long nth = 1; nth <= most; nth++) {
-        error = (struct tally_error){0};
         faults_begin(nth, threads);
-        const enum tally_status status = run(&error);
-        const bool hit = faults_end();
-        if (getenv("TALLY_FAULTS_SHOW") != NULL)
-            (void)fprintf(stderr, "%ld %s: %s\n", nth, faults_failed(), error.text);
-        if (!hit) {
-            cr_expect_eq(status, TALLY_OK, "%s", error.text);
+        if (!judge_run(run, descriptors, nth))
             return nth - 1;
-        }
-        cr_expect(status == TALLY_OK || error.text[0] != '\0', "no reason after call %ld, %s", nth,
-                  faults_failed());
-        error = (struct tally_error){0};
-        cr_expect_eq(run(&error), TALLY_OK, "after call %ld, %s: %s", nth, faults_failed(),
-                     error.text);
-        /* Another thread may close what it has at its next turn. */
-        for (int i = 0; i < 6000 && faults_descriptors() != descriptors; i++)
-            usleep(10000);
-        cr_expect_eq(faults_descriptors(), descriptors, "after call %ld, %s", nth, faults_failed());
     }
     return most;
 }
 
-/* What a wrapped function does: `failure` is what it does instead, where it is its turn. */
-#define WRAP(type, name, parameters, arguments, failure) \
-    type __real_##name parameters;                       \
-    type __wrap_##name parameters;                       \
-    type __wrap_##name parameters                        \
-    {                                                    \
-        if (faults_due(#name)) {                         \
-            failure;                                     \
-        }                                                \
-        return __real_##name arguments;                  \
+static bool was_chosen(const char *function)
+{
+    for (size_t i = 0; i < place_count; i++) {
+        if (places[i].chosen > 0 && strcmp(places[i].function, function) == 0)
+            return true;
     }
-
-#define FAIL(number, result) \
-    errno = (number);        \
-    return (result)
-
-/* libc */
-WRAP(void *, malloc, (size_t size), (size), FAIL(ENOMEM, NULL))
-WRAP(void *, calloc, (size_t count, size_t size), (count, size), FAIL(ENOMEM, NULL))
-WRAP(void *, realloc, (void *memory, size_t size), (memory, size), FAIL(ENOMEM, NULL))
-WRAP(char *, strdup, (const char *text), (text), FAIL(ENOMEM, NULL))
-WRAP(char *, strndup, (const char *text, size_t most), (text, most), FAIL(ENOMEM, NULL))
-WRAP(int, socket, (int domain, int type, int protocol), (domain, type, protocol), FAIL(EMFILE, -1))
-WRAP(int, accept4, (int fd, struct sockaddr *address, socklen_t *length, int flags),
-     (fd, address, length, flags), FAIL(EMFILE, -1))
-WRAP(int, bind, (int fd, const struct sockaddr *address, socklen_t length), (fd, address, length),
-     FAIL(EADDRINUSE, -1))
-WRAP(int, listen, (int fd, int backlog), (fd, backlog), FAIL(EADDRINUSE, -1))
-WRAP(int, connect, (int fd, const struct sockaddr *address, socklen_t length),
-     (fd, address, length), FAIL(ENETUNREACH, -1))
-WRAP(int, getsockname, (int fd, struct sockaddr *address, socklen_t *length), (fd, address, length),
-     FAIL(ENOBUFS, -1))
-WRAP(int, setsockopt, (int fd, int level, int option, const void *value, socklen_t length),
-     (fd, level, option, value, length), FAIL(ENOBUFS, -1))
-WRAP(int, getaddrinfo,
-     (const char *host, const char *port, const struct addrinfo *hints, struct addrinfo **list),
-     (host, port, hints, list), return EAI_MEMORY)
-WRAP(int, eventfd, (unsigned count, int flags), (count, flags), FAIL(EMFILE, -1))
-WRAP(ssize_t, recv, (int fd, void *bytes, size_t size, int flags), (fd, bytes, size, flags),
-     FAIL(ECONNRESET, -1))
-WRAP(ssize_t, send, (int fd, const void *bytes, size_t size, int flags), (fd, bytes, size, flags),
-     FAIL(ECONNRESET, -1))
-WRAP(ssize_t, getrandom, (void *bytes, size_t size, unsigned flags), (bytes, size, flags),
-     FAIL(EINTR, -1))
-WRAP(FILE *, fopen, (const char *path, const char *mode), (path, mode), FAIL(EMFILE, NULL))
-WRAP(int, pthread_create,
-     (pthread_t * made, const pthread_attr_t *attributes, void *(*body)(void *), void *argument),
-     (made, attributes, body, argument), return EAGAIN)
-
-/* libevent; event_assign() fails for nothing but a wrong call */
-WRAP(struct event *, event_new,
-     (struct event_base * base, evutil_socket_t fd, short what, event_callback_fn call,
-      void *argument),
-     (base, fd, what, call, argument), return NULL)
-WRAP(int, event_add, (struct event * event, const struct timeval *timeout), (event, timeout),
-     return -1)
-WRAP(struct event_config *, event_config_new, (void), (), return NULL)
-WRAP(struct event_base *, event_base_new_with_config, (const struct event_config *config), (config),
-     return NULL)
-
-/* jansson, which takes over what is put into something also where it fails */
-WRAP(json_t *, json_object, (void), (), return NULL)
-WRAP(json_t *, json_array, (void), (), return NULL)
-WRAP(json_t *, json_string, (const char *text), (text), return NULL)
-WRAP(json_t *, json_stringn, (const char *text, size_t length), (text, length), return NULL)
-WRAP(json_t *, json_integer, (json_int_t number), (number), return NULL)
-WRAP(json_t *, json_loadb, (const char *text, size_t length, size_t flags, json_error_t *error),
-     (text, length, flags, error), {
-         if (error != NULL)
-             *error = (json_error_t){.text = "no memory"};
-         return NULL;
-     })
-WRAP(int, json_object_set_new, (json_t * object, const char *name, json_t *value),
-     (object, name, value), {
-         json_decref(value);
-         return -1;
-     })
-WRAP(int, json_array_append_new, (json_t * array, json_t *value), (array, value), {
-    json_decref(value);
-    return -1;
-})
-
-json_t *__wrap_json_pack(const char *format, ...);
-json_t *__wrap_json_pack(const char *format, ...)
-{
-    va_list arguments;
-    va_start(arguments, format);
-    json_t *made = json_vpack_ex(NULL, 0, format, arguments);
-    va_end(arguments);
-    if (!faults_due("json_pack"))
-        return made;
-    json_decref(made);
-    return NULL;
+    return false;
 }
 
-/* libpq */
-WRAP(PGconn *, PQconnectStartParams,
-     (const char *const *names, const char *const *values, int expand), (names, values, expand),
-     return NULL)
-WRAP(PGconn *, PQconnectdbParams, (const char *const *names, const char *const *values, int expand),
-     (names, values, expand), return NULL)
-WRAP(PostgresPollingStatusType, PQconnectPoll, (PGconn * connection), (connection),
-     return PGRES_POLLING_FAILED)
-WRAP(int, PQsetnonblocking, (PGconn * connection, int wanted), (connection, wanted), return -1)
-WRAP(PGresult *, PQexec, (PGconn * connection, const char *sql), (connection, sql), return NULL)
-WRAP(PGresult *, PQexecParams,
-     (PGconn * connection, const char *sql, int count, const Oid *types, const char *const *values,
-      const int *lengths, const int *formats, int format),
-     (connection, sql, count, types, values, lengths, formats, format), return NULL)
-WRAP(PGresult *, PQprepare,
-     (PGconn * connection, const char *name, const char *sql, int count, const Oid *types),
-     (connection, name, sql, count, types), return NULL)
-WRAP(PGresult *, PQexecPrepared,
-     (PGconn * connection, const char *name, int count, const char *const *values,
-      const int *lengths, const int *formats, int format),
-     (connection, name, count, values, lengths, formats, format), return NULL)
-WRAP(int, PQsendQuery, (PGconn * connection, const char *sql), (connection, sql), return 0)
-WRAP(int, PQsendPrepare,
-     (PGconn * connection, const char *name, const char *sql, int count, const Oid *types),
-     (connection, name, sql, count, types), return 0)
-WRAP(int, PQsendQueryPrepared,
-     (PGconn * connection, const char *name, int count, const char *const *values,
-      const int *lengths, const int *formats, int format),
-     (connection, name, count, values, lengths, formats, format), return 0)
-WRAP(int, PQflush, (PGconn * connection), (connection), return -1)
-WRAP(int, PQconsumeInput, (PGconn * connection), (connection), return 0)
-WRAP(PQconninfoOption *, PQconninfoParse, (const char *text, char **failure), (text, failure), {
-    if (failure != NULL)
-        *failure = NULL; /* as where there is no memory */
-    return NULL;
-})
-
-/* hiredis */
-static int fail_redis(redisContext *context)
+/* The next place: one that calls what no chosen one calls; else of those where fewest were chosen,
+ * and more are left, the next from `*last` on, with so many left out that `most` reach through all.
+ * NULL: nothing is left. */
+static struct place *next_place(size_t *last, long most)
 {
-    context->err = REDIS_ERR_OOM;
-    (void)snprintf(context->errstr, sizeof context->errstr, "Out of memory");
-    return REDIS_ERR;
-}
-WRAP(redisContext *, redisConnectWithTimeout, (const char *host, int port, struct timeval most),
-     (host, port, most), return NULL)
-WRAP(int, redisSetTimeout, (redisContext * context, struct timeval most), (context, most),
-     return fail_redis(context))
-WRAP(int, redisGetReply, (redisContext * context, void **reply), (context, reply), {
-    *reply = NULL;
-    return fail_redis(context);
-})
-WRAP(int, redisBufferWrite, (redisContext * context, int *done), (context, done),
-     return fail_redis(context))
-WRAP(int, redisAppendFormattedCommand, (redisContext * context, const char *text, size_t length),
-     (context, text, length), return fail_redis(context))
-WRAP(int, redisvAppendCommand, (redisContext * context, const char *format, va_list arguments),
-     (context, format, arguments), return fail_redis(context))
-WRAP(redisAsyncContext *, redisAsyncConnect, (const char *host, int port), (host, port),
-     return NULL)
-WRAP(int, redisAsyncSetConnectCallback, (redisAsyncContext * context, redisConnectCallback *call),
-     (context, call), return REDIS_ERR)
-WRAP(int, redisAsyncFormattedCommand,
-     (redisAsyncContext * context, redisCallbackFn *call, void *data, const char *text,
-      size_t length),
-     (context, call, data, text, length), return REDIS_ERR)
-
-/* librdkafka */
-static void explain(char *text, size_t bytes)
-{
-    if (text != NULL && bytes > 0)
-        (void)snprintf(text, bytes, "out of memory");
-}
-WRAP(rd_kafka_t *, rd_kafka_new,
-     (rd_kafka_type_t type, rd_kafka_conf_t *conf, char *text, size_t bytes),
-     (type, conf, text, bytes), {
-         explain(text, bytes);
-         return NULL;
-     })
-WRAP(rd_kafka_conf_res_t, rd_kafka_conf_set,
-     (rd_kafka_conf_t * conf, const char *name, const char *value, char *text, size_t bytes),
-     (conf, name, value, text, bytes), {
-         explain(text, bytes);
-         return RD_KAFKA_CONF_INVALID;
-     })
-WRAP(rd_kafka_topic_t *, rd_kafka_topic_new,
-     (rd_kafka_t * handle, const char *name, rd_kafka_topic_conf_t *conf), (handle, name, conf),
-     return NULL)
-WRAP(rd_kafka_resp_err_t, rd_kafka_metadata,
-     (rd_kafka_t * handle, int all, rd_kafka_topic_t *topic, const struct rd_kafka_metadata **found,
-      int timeout_ms),
-     (handle, all, topic, found, timeout_ms), return RD_KAFKA_RESP_ERR__TIMED_OUT)
-WRAP(rd_kafka_resp_err_t, rd_kafka_offsets_for_times,
-     (rd_kafka_t * handle, rd_kafka_topic_partition_list_t *list, int timeout_ms),
-     (handle, list, timeout_ms), return RD_KAFKA_RESP_ERR__TIMED_OUT)
-WRAP(char *, rd_kafka_clusterid, (rd_kafka_t * handle, int timeout_ms), (handle, timeout_ms),
-     return NULL)
-WRAP(rd_kafka_resp_err_t, rd_kafka_subscribe,
-     (rd_kafka_t * handle, const rd_kafka_topic_partition_list_t *topics), (handle, topics),
-     return RD_KAFKA_RESP_ERR__FAIL)
-WRAP(rd_kafka_resp_err_t, rd_kafka_assign,
-     (rd_kafka_t * handle, const rd_kafka_topic_partition_list_t *list), (handle, list),
-     return RD_KAFKA_RESP_ERR__FAIL)
-WRAP(rd_kafka_message_t *, rd_kafka_consumer_poll, (rd_kafka_t * handle, int timeout_ms),
-     (handle, timeout_ms), return NULL)
-WRAP(rd_kafka_resp_err_t, rd_kafka_offsets_store,
-     (rd_kafka_t * handle, rd_kafka_topic_partition_list_t *list), (handle, list),
-     return RD_KAFKA_RESP_ERR__STATE)
-WRAP(rd_kafka_resp_err_t, rd_kafka_message_headers,
-     (const rd_kafka_message_t *message, rd_kafka_headers_t **headers), (message, headers),
-     return RD_KAFKA_RESP_ERR__BAD_MSG)
-WRAP(rd_kafka_resp_err_t, rd_kafka_header_add,
-     (rd_kafka_headers_t * headers, const char *name, ssize_t name_length, const void *value,
-      ssize_t length),
-     (headers, name, name_length, value, length), return RD_KAFKA_RESP_ERR__READ_ONLY)
-
-/* One argument after the other, as the header's RD_KAFKA_V_ macros lay them out. */
-static rd_kafka_vu_t next_argument(rd_kafka_vtype_t type, va_list *arguments)
-{
-    rd_kafka_vu_t unit = {.vtype = type};
-    switch (type) {
-    case RD_KAFKA_VTYPE_RKT:
-        unit.u.rkt = va_arg(*arguments, rd_kafka_topic_t *);
-        break;
-    case RD_KAFKA_VTYPE_TOPIC:
-        unit.u.cstr = va_arg(*arguments, const char *);
-        break;
-    case RD_KAFKA_VTYPE_PARTITION:
-        unit.u.i32 = va_arg(*arguments, int32_t);
-        break;
-    case RD_KAFKA_VTYPE_MSGFLAGS:
-        unit.u.i = va_arg(*arguments, int);
-        break;
-    case RD_KAFKA_VTYPE_KEY:
-    case RD_KAFKA_VTYPE_VALUE:
-        unit.u.mem.ptr = va_arg(*arguments, void *);
-        unit.u.mem.size = va_arg(*arguments, size_t);
-        break;
-    case RD_KAFKA_VTYPE_HEADERS:
-        unit.u.headers = va_arg(*arguments, rd_kafka_headers_t *);
-        break;
-    case RD_KAFKA_VTYPE_OPAQUE:
-        unit.u.ptr = va_arg(*arguments, void *);
-        break;
-    default:
-        abort(); /* of a kind that no caller passes */
+    struct place *found = NULL;
+    pthread_mutex_lock(&places_lock);
+    const size_t stride = 1 + place_count / (size_t)most;
+    for (size_t i = 0; i < place_count && found == NULL; i++) {
+        if (!was_chosen(places[i].function))
+            found = &places[i];
     }
-    return unit;
+    const bool another = found != NULL;
+    for (size_t i = 0; i < place_count && !another; i++) {
+        struct place *place = &places[(*last + stride + i) % place_count];
+        if (place->chosen < place->calls && (found == NULL || place->chosen < found->chosen))
+            found = place;
+    }
+    if (found != NULL && !another)
+        *last = (size_t)(found - places);
+    pthread_mutex_unlock(&places_lock);
+    return found;
 }
 
-rd_kafka_resp_err_t __wrap_rd_kafka_producev(rd_kafka_t *handle, ...);
-rd_kafka_resp_err_t __wrap_rd_kafka_producev(rd_kafka_t *handle, ...)
+long faults_each_place(faults_run *run, enum faults_threads threads, long most)
 {
-    rd_kafka_vu_t units[16];
-    size_t count = 0;
-    va_list arguments;
-    if (faults_due("rd_kafka_producev"))
-        return RD_KAFKA_RESP_ERR__QUEUE_FULL;
-    va_start(arguments, handle);
-    for (int type = va_arg(arguments, int); type != RD_KAFKA_VTYPE_END && count < 16;
-         type = va_arg(arguments, int))
-        units[count++] = next_argument((rd_kafka_vtype_t)type, &arguments);
-    va_end(arguments);
-    rd_kafka_error_t *error = rd_kafka_produceva(handle, units, count);
-    const rd_kafka_resp_err_t code =
-        error != NULL ? rd_kafka_error_code(error) : RD_KAFKA_RESP_ERR_NO_ERROR;
-    if (error != NULL)
-        rd_kafka_error_destroy(error);
-    return code;
+    struct tally_error error = {0};
+    long count = 0;
+    size_t last = 0;
+    cr_assert_eq(run(&error), TALLY_OK, "%s", error.text); /* what is made once is made */
+    begin_at(NULL, threads);
+    cr_assert_eq(run(&error), TALLY_OK, "%s", error.text);
+    (void)faults_end();
+    const int descriptors = faults_descriptors();
+    struct place *place = next_place(&last, most);
+    for (; place != NULL && count < most; place = next_place(&last, most)) {
+        begin_at(place, threads);
+        count += judge_run(run, descriptors, count + 1);
+    }
+    pthread_mutex_lock(&places_lock);
+    cr_log_info("%zu places call, %ld calls failed", place_count, count);
+    pthread_mutex_unlock(&places_lock);
+    return count;
 }
-
-/* OpenSSL */
-WRAP(EVP_MD_CTX *, EVP_MD_CTX_new, (void), (), return NULL)
-WRAP(int, EVP_DigestInit_ex, (EVP_MD_CTX * context, const EVP_MD *type, ENGINE *engine),
-     (context, type, engine), return 0)
-WRAP(int, EVP_DigestUpdate, (EVP_MD_CTX * context, const void *bytes, size_t length),
-     (context, bytes, length), return 0)
-WRAP(int, EVP_DigestFinal_ex, (EVP_MD_CTX * context, unsigned char *digest, unsigned *length),
-     (context, digest, length), return 0)

@@ -12,7 +12,12 @@
 struct event;
 struct event_base;
 
-enum faults_threads { FAULTS_OF_THIS_THREAD, FAULTS_OF_ALL_THREADS };
+enum faults_threads {
+    FAULTS_OF_THIS_THREAD,
+    FAULTS_OF_ALL_THREADS,
+    FAULTS_OF_OTHER_THREADS,
+    FAULTS_OF_NEW_THREADS, /* that make their first call after faults_begin() */
+};
 
 /* From now on the `nth` call fails, once; the next one is the first. */
 void faults_begin(long nth, enum faults_threads threads);
@@ -21,10 +26,16 @@ bool faults_end(void);
 const char *faults_failed(void);
 
 /* Runs `run` again and again, with one more call before the one that fails each time, until none
- * does: it must be OK or say what is wrong, leave no descriptor open, and be OK the next time.
+ * does: it must be OK or say what is wrong, leave no descriptor open, and be OK the next time. It
+ * may call faults_end() itself, before it looks at what came of it by calls of its own.
  * `most` bounds the runs. Returns how many calls have failed. */
 typedef enum tally_status faults_run(struct tally_error *error);
 long faults_each(faults_run *run, enum faults_threads threads, long most);
+
+/* The same for runs that are long, and may differ: `most` calls fail, one a run. First the first
+ * call of each function, then the first one at each place in the program that calls, then the
+ * second one at each, and so on; out of every part of the program, where `most` is too few. */
+long faults_each_place(faults_run *run, enum faults_threads threads, long most);
 
 /* Descriptors that this process has open. */
 int faults_descriptors(void);
@@ -33,7 +44,7 @@ int faults_descriptors(void);
  * else happens any more. To be freed by event_free() before the base. */
 struct event *faults_tick(struct event_base *base);
 
-/* For the wrapped functions: whether this call has to fail. */
-bool faults_due(const char *function);
+/* For the wrapped functions: whether this call, from `address`, has to fail. */
+bool faults_due(const char *function, const void *address);
 
 #endif

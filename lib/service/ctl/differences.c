@@ -26,12 +26,12 @@ void tally_difference_list_add(struct tally_difference_list *list,
     if (difference->user_id != 0)
         (void)snprintf(user, sizeof user, "%" PRId64, difference->user_id);
     if (list->ctl->json) {
-        (void)json_array_append_new(
-            list->json, json_pack("{s:s?,s:s,s:s,s:s,s:I,s:I}", "user",
-                                  user[0] != '\0' ? user : NULL, "field", difference->field,
-                                  "expected", difference->expected, "found", difference->found,
-                                  "expectedVersion", (json_int_t)difference->expected_version,
-                                  "foundVersion", (json_int_t)difference->found_version));
+        tally_ctl_json_append(
+            &list->json, json_pack("{s:s?,s:s,s:s,s:s,s:I,s:I}", "user",
+                                   user[0] != '\0' ? user : NULL, "field", difference->field,
+                                   "expected", difference->expected, "found", difference->found,
+                                   "expectedVersion", (json_int_t)difference->expected_version,
+                                   "foundVersion", (json_int_t)difference->found_version));
         return;
     }
     (void)printf("%s%s%s%s: expected %s, found %s", user[0] != '\0' ? "user " : "", user,

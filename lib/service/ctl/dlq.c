@@ -178,8 +178,8 @@ static bool on_letter(void *context, const struct tally_letter *letter)
     }
     json_t *object = tally_letter_json(letter, &entry);
     if (command->verb == VERB_SHOW)
-        tally_letter_add_whole(object, letter);
-    (void)json_array_append_new(command->list, object);
+        tally_letter_add_whole(&object, letter);
+    tally_ctl_json_append(&command->list, object);
     return true;
 }
 
@@ -225,8 +225,7 @@ static void leave_open(struct dlq_command *command, const struct chosen *chosen,
 {
     char place[TALLY_LETTER_PLACE_BYTES];
     (void)tally_letter_place_text(&chosen->place, place);
-    (void)json_array_append_new(command->list,
-                                json_pack("{s:s,s:s}", "letter", place, "waitsFor", why));
+    tally_ctl_json_append(&command->list, json_pack("{s:s,s:s}", "letter", place, "waitsFor", why));
     if (!command->ctl->json)
         (void)printf("%s stays open: %s\n", place, why);
 }

@@ -2,6 +2,7 @@
 
 #include "core/clock.h"
 #include "core/id.h"
+#include "service/ctl/output.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -55,10 +56,10 @@ static json_t *removed_model(const struct tally_erase_result *result)
     json_t *list = json_array();
     for (size_t i = 0; i < result->generation_count; i++) {
         const struct tally_erase_generation *generation = &result->generations[i];
-        (void)json_array_append_new(
-            list, json_pack("{s:I,s:s,s:s}", "generation", (json_int_t)generation->entry.number,
-                            "role", tally_generation_role_text(generation->entry.role), "state",
-                            generation->state));
+        tally_ctl_json_append(&list, json_pack("{s:I,s:s,s:s}", "generation",
+                                               (json_int_t)generation->entry.number, "role",
+                                               tally_generation_role_text(generation->entry.role),
+                                               "state", generation->state));
     }
     return json_pack("{s:o,s:I,s:o}", "generations", list, "keptProfiles",
                      (json_int_t)result->book.profiles_removed, "filesWrittenAnew",
@@ -68,14 +69,14 @@ static json_t *removed_model(const struct tally_erase_result *result)
 /* --- what remains ------------------------------------------------------------------------------
  */
 
-static void add_remaining(json_t *list, const char *where, const char *what, int64_t expires_ms)
+static void add_remaining(json_t **list, const char *where, const char *what, int64_t expires_ms)
 {
-    (void)json_array_append_new(list, json_pack("{s:s,s:s,s:o}", "where", where, "what", what,
-                                                "expiresAt",
-                                                moment(expires_ms > 0 ? expires_ms * 1000 : 0)));
+    tally_ctl_json_append(list,
+                          json_pack("{s:s,s:s,s:o}", "where", where, "what", what, "expiresAt",
+                                    moment(expires_ms > 0 ? expires_ms * 1000 : 0)));
 }
 
-static void add_log(json_t *list, const struct tally_erase_options *options,
+static void add_log(json_t **list, const struct tally_erase_options *options,
                     const struct tally_erase_result *result)
 {
     const struct tally_erase_log *log = &result->log;
@@ -97,7 +98,7 @@ static void add_log(json_t *list, const struct tally_erase_options *options,
                       : tally_erase_topic_expiry_ms(&log->events, book->published_at_us / 1000));
 }
 
-static void add_letters(json_t *list, const struct tally_erase_options *options,
+static void add_letters(json_t **list, const struct tally_erase_options *options,
                         const struct tally_erase_log *log)
 {
     const struct {
@@ -124,19 +125,19 @@ static json_t *remains(const struct tally_erase_options *options,
                        const struct tally_erase_result *result)
 {
     json_t *list = json_array();
-    add_log(list, options, result);
-    add_letters(list, options, &result->log);
+    add_log(&list, options, result);
+    add_letters(&list, options, &result->log);
     if (options->vacuum == TALLY_ERASE_VACUUM_NONE && result->book.vacuumed_at_us == 0)
-        add_remaining(list, "PostgreSQL",
+        add_remaining(&list, "PostgreSQL",
                       "removed row versions and the planner's statistics, until autovacuum", -1);
     if (result->appends == TALLY_ERASE_FILE_DENIED)
-        add_remaining(list, "Redis",
+        add_remaining(&list, "Redis",
                       "commands in its append-only file, until Redis writes it anew (BGREWRITEAOF "
                       "was refused)",
                       -1);
     if (result->snapshot == TALLY_ERASE_FILE_DENIED)
         add_remaining(
-            list, "Redis",
+            &list, "Redis",
             "its snapshot, where it makes any, until Redis makes the next one (CONFIG GET "
             "save or BGSAVE was refused)",
             -1);
@@ -150,7 +151,7 @@ static json_t *list_of(const char *const *texts)
 {
     json_t *list = json_array();
     for (; *texts != NULL; texts++)
-        (void)json_array_append_new(list, json_string(*texts));
+        tally_ctl_json_append(&list, json_string(*texts));
     return list;
 }
 
@@ -181,10 +182,10 @@ static json_t *not_covered(bool whole)
     };
     json_t *list = list_of(texts);
     if (!whole)
-        (void)json_array_append_new(
-            list, json_string("free space inside PostgreSQL's files and the branches of its "
-                              "indexes, which no query shows, until they are written over; "
-                              "--vacuum=full leaves none"));
+        tally_ctl_json_append(
+            &list, json_string("free space inside PostgreSQL's files and the branches of its "
+                               "indexes, which no query shows, until they are written over; "
+                               "--vacuum=full leaves none"));
     return list;
 }
 
@@ -193,10 +194,10 @@ static json_t *pending(const struct tally_erase_result *result)
     json_t *list = json_array();
     for (int part = 0; part < TALLY_ERASE_PART_COUNT; part++)
         if (!result->parts[part].done)
-            (void)json_array_append_new(
-                list,
-                json_pack("{s:s,s:s}", "part", tally_erase_part_text((enum tally_erase_part)part),
-                          "why", result->parts[part].why));
+            tally_ctl_json_append(&list,
+                                  json_pack("{s:s,s:s}", "part",
+                                            tally_erase_part_text((enum tally_erase_part)part),
+                                            "why", result->parts[part].why));
     return list;
 }
 

@@ -87,7 +87,7 @@ static json_t *place_json(const struct tally_explain *explain, size_t index)
     const struct tally_explain_place *place = &explain->places[index];
     json_t *offsets = json_array();
     for (int64_t i = 0; i < place->copies && i < TALLY_EXPLAIN_COPIES; i++)
-        (void)json_array_append_new(offsets, json_integer(place->offsets[i]));
+        tally_ctl_json_append(&offsets, json_integer(place->offsets[i]));
     return json_pack("{s:i,s:I,s:o}", "partition", (int)explain->partition, "copies",
                      (json_int_t)place->copies, "offsets", offsets);
 }
@@ -99,22 +99,22 @@ static json_t *events_json(const struct tally_explain *explain)
         const struct tally_history_event *event = &explain->history.events[i];
         char at[TALLY_TIMESTAMP_BYTES];
         tally_clock_format(event->at_us, at);
-        (void)json_array_append_new(
-            list, json_pack("{s:I,s:s,s:i,s:i,s:s,s:I,s:b,s:o?,s:b}", "version",
-                            (json_int_t)event->version, "type", tally_event_type_text(event->type),
-                            "posts", tally_event_posts_delta(event->type), "comments",
-                            tally_event_comments_delta(event->type), "at", at, "seq",
-                            (json_int_t)event->seq, "published", event->published, "kafka",
-                            explain->places != NULL ? place_json(explain, i) : NULL, "applied",
-                            event->version <= explain->shown.version));
+        tally_ctl_json_append(
+            &list, json_pack("{s:I,s:s,s:i,s:i,s:s,s:I,s:b,s:o,s:b}", "version",
+                             (json_int_t)event->version, "type", tally_event_type_text(event->type),
+                             "posts", tally_event_posts_delta(event->type), "comments",
+                             tally_event_comments_delta(event->type), "at", at, "seq",
+                             (json_int_t)event->seq, "published", event->published, "kafka",
+                             explain->places != NULL ? place_json(explain, i) : json_null(),
+                             "applied", event->version <= explain->shown.version));
     }
     return list;
 }
 
 static json_t *kafka_json(const struct tally_explain *explain)
 {
-    if (explain->places == NULL)
-        return NULL;
+    if (explain->places == NULL && explain->kafka_trouble[0] == '\0')
+        return json_null();
     return json_pack("{s:i,s:I,s:I,s:I,s:b,s:I,s:s?}", "partition", (int)explain->partition, "from",
                      (json_int_t)explain->scan_from, "to", (json_int_t)explain->scan_to, "reached",
                      (json_int_t)explain->scan_reached, "complete",
@@ -149,7 +149,7 @@ static json_t *explain_json(const struct tally_explain *explain)
                             (json_int_t)verdict->base_posts, "baseComments",
                             (json_int_t)verdict->base_comments, "posts", (json_int_t)verdict->posts,
                             "comments", (json_int_t)verdict->comments);
-    return json_pack("{s:s,s:b,s:s,s:o,s:o,s:o?,s:o,s:o}", "user", user, "explained",
+    return json_pack("{s:s,s:b,s:s,s:o,s:o,s:o,s:o,s:o}", "user", user, "explained",
                      verdict->explained, "verdict", verdict->text, "database",
                      database_json(&explain->history), "readModel", model, "kafka",
                      kafka_json(explain), "sum", sum, "events", events_json(explain));
@@ -281,18 +281,21 @@ static int explain_one(struct explain_command *command, struct tally_explainer *
     return code;
 }
 
-/* Explains `count` users; fills `list` with those that are not explained. */
+/* Explains `count` users; fills `list` with those that are not explained, and counts them. */
 static enum tally_status explain_each(struct explain_command *command,
                                       struct tally_explainer *explainer, const int64_t *ids,
-                                      size_t count, json_t *list, struct tally_error *error)
+                                      size_t count, json_t **list, size_t *unexplained,
+                                      struct tally_error *error)
 {
     enum tally_status status = TALLY_OK;
+    *unexplained = 0;
     command->progress.total = (int64_t)count;
     for (size_t i = 0; i < count && status == TALLY_OK; i++) {
         struct tally_explain explain;
         status = tally_explain_read(explainer, ids[i], 0, &explain, error);
         if (status == TALLY_OK && !explain.verdict.explained) {
-            (void)json_array_append_new(list, explain_json(&explain));
+            (*unexplained)++;
+            tally_ctl_json_append(list, explain_json(&explain));
             if (!command->ctl->json) {
                 tally_progress_end(&command->progress);
                 (void)printf("user %" PRId64 ": %s.\n", ids[i], explain.verdict.text);
@@ -309,6 +312,7 @@ static int explain_sample(struct explain_command *command, struct tally_explaine
     struct tally_error error;
     const size_t most = (size_t)command->sample;
     size_t count = 0;
+    size_t unexplained = 0;
     int64_t *ids = calloc(most, sizeof *ids);
     json_t *list = json_array();
     enum tally_status status = ids != NULL ? TALLY_OK : TALLY_NO_MEMORY;
@@ -319,10 +323,9 @@ static int explain_sample(struct explain_command *command, struct tally_explaine
             tally_recount_sample(explainer->connection, command->sample, ids, most, &count, &error);
     tally_progress_start(&command->progress, "explaining", "users", 0);
     if (status == TALLY_OK)
-        status = explain_each(command, explainer, ids, count, list, &error);
+        status = explain_each(command, explainer, ids, count, &list, &unexplained, &error);
     tally_progress_end(&command->progress);
     free(ids);
-    const size_t unexplained = json_array_size(list);
     int code = unexplained == 0 ? TALLY_CTL_FINE : TALLY_CTL_DIFFERENT;
     if (status != TALLY_OK)
         code = tally_ctl_fail(command->ctl, &error);

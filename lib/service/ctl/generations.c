@@ -87,18 +87,18 @@ static enum tally_status sum_up(struct tally_redis *redis, int64_t number, struc
 }
 
 static void print_generation(const struct tally_generation_entry *entry, const struct sums *sums,
-                             const struct tally_ctl *ctl, json_t *list)
+                             const struct tally_ctl *ctl, json_t **list)
 {
     const bool complete = sums->complete == sums->partitions;
     const char *role = tally_generation_role_text(entry->role);
     char users[TALLY_NUMBER_BYTES], posts[TALLY_NUMBER_BYTES], comments[TALLY_NUMBER_BYTES];
     if (ctl->json) {
-        (void)json_array_append_new(
-            list, json_pack("{s:I,s:s,s:i,s:b,s:I,s:I,s:I}", "generation",
-                            (json_int_t)entry->number, "role", role, "partitions",
-                            (int)sums->partitions, "complete", complete, "users",
-                            (json_int_t)sums->totals.users, "posts", (json_int_t)sums->totals.posts,
-                            "comments", (json_int_t)sums->totals.comments));
+        tally_ctl_json_append(list, json_pack("{s:I,s:s,s:i,s:b,s:I,s:I,s:I}", "generation",
+                                              (json_int_t)entry->number, "role", role, "partitions",
+                                              (int)sums->partitions, "complete", complete, "users",
+                                              (json_int_t)sums->totals.users, "posts",
+                                              (json_int_t)sums->totals.posts, "comments",
+                                              (json_int_t)sums->totals.comments));
         return;
     }
     (void)printf("%-12" PRId64 " %-9s %-10s %15s users %15s posts %15s comments\n", entry->number,
@@ -127,7 +127,7 @@ static int list(const struct tally_ctl *ctl)
         status = sum_up(redis, entries[i].number, &sums, &error);
         live = live || entries[i].role == TALLY_GENERATION_LIVE;
         if (status == TALLY_OK)
-            print_generation(&entries[i], &sums, ctl, json);
+            print_generation(&entries[i], &sums, ctl, &json);
     }
     tally_redis_close(&redis);
     int code = live ? TALLY_CTL_FINE : TALLY_CTL_DIFFERENT;

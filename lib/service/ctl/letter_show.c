@@ -59,31 +59,31 @@ void tally_letter_print_row(const struct tally_letter *letter,
 }
 
 /* Bytes as JSON text, or as hexadecimal under another name where they are no UTF-8. */
-static void set_bytes(json_t *object, const char *name, const char *hex_name, const char *bytes,
+static void set_bytes(json_t **object, const char *name, const char *hex_name, const char *bytes,
                       size_t length)
 {
     json_t *text = bytes != NULL ? json_stringn(bytes, length) : json_null();
     if (text != NULL) {
-        (void)json_object_set_new(object, name, text);
+        tally_ctl_json_set(object, name, text);
         return;
     }
     struct tally_buffer hex;
     tally_buffer_init(&hex, 2 * length + 1);
     for (size_t i = 0; bytes != NULL && i < length; i++)
         tally_buffer_format(&hex, "%02x", (unsigned)(unsigned char)bytes[i]);
-    (void)json_object_set_new(object, hex_name, json_string(tally_buffer_text(&hex)));
+    tally_ctl_json_set(object, hex_name, json_string(tally_buffer_text(&hex)));
     tally_buffer_release(&hex);
 }
 
-void tally_letter_add_whole(json_t *object, const struct tally_letter *letter)
+void tally_letter_add_whole(json_t **object, const struct tally_letter *letter)
 {
     const struct tally_record *record = letter->record;
     struct tally_record_header headers[HEADERS_MOST];
     const size_t count = tally_record_headers(record, headers, HEADERS_MOST);
     json_t *list = json_object();
     for (size_t i = 0; i < count; i++)
-        set_bytes(list, headers[i].name, headers[i].name, headers[i].value, headers[i].length);
-    (void)json_object_set_new(object, "headers", list);
+        set_bytes(&list, headers[i].name, headers[i].name, headers[i].value, headers[i].length);
+    tally_ctl_json_set(object, "headers", list);
     set_bytes(object, "key", "keyHex", record->key, record->key_length);
     set_bytes(object, "value", "valueHex", record->value, record->value_length);
 }

@@ -17,8 +17,8 @@ const char *tally_letter_place_text(const struct tally_letter_place *place,
 json_t *tally_letter_json(const struct tally_letter *letter,
                           const struct tally_letter_entry *entry);
 /* Adds key, value and headers to the letter's `object`; bytes that are no UTF-8 as hexadecimal,
- * under "keyHex" and "valueHex". */
-void tally_letter_add_whole(json_t *object, const struct tally_letter *letter);
+ * under "keyHex" and "valueHex". NULL where there is no memory. */
+void tally_letter_add_whole(json_t **object, const struct tally_letter *letter);
 void tally_letter_print_row(const struct tally_letter *letter,
                             const struct tally_letter_entry *entry);
 

@@ -51,8 +51,8 @@ static void show_applied(void *context, const struct tally_migration *migration,
 {
     struct migrate_command *command = context;
     if (command->ctl->json)
-        (void)json_array_append_new(
-            command->applied, json_pack("{s:i,s:s,s:I}", "version", migration->version, "name",
+        tally_ctl_json_append(&command->applied,
+                              json_pack("{s:i,s:s,s:I}", "version", migration->version, "name",
                                         migration->name, "durationMs", (json_int_t)duration_ms));
     else
         (void)printf("applied %04d_%-32s %6" PRId64 " ms\n", migration->version, migration->name,
@@ -96,7 +96,7 @@ static json_t *status_json(const struct tally_migration_set *set,
         else
             row = json_pack("{s:i,s:s,s:s}", "version", set->list[i].version, "name",
                             set->list[i].name, "state", "pending");
-        (void)json_array_append_new(list, row);
+        tally_ctl_json_append(&list, row);
     }
     return json_pack("{s:i,s:i,s:s?,s:o}", "version", count == 0 ? 0 : applied[count - 1].version,
                      "needed", tally_schema_version_needed(), "problem",

@@ -41,6 +41,22 @@ int tally_ctl_print_json(const struct tally_ctl *ctl, json_t *value, int code)
     return code;
 }
 
+void tally_ctl_json_append(json_t **list, json_t *value)
+{
+    if (json_array_append_new(*list, value) == 0)
+        return;
+    json_decref(*list);
+    *list = NULL;
+}
+
+void tally_ctl_json_set(json_t **object, const char *name, json_t *value)
+{
+    if (json_object_set_new(*object, name, value) == 0)
+        return;
+    json_decref(*object);
+    *object = NULL;
+}
+
 void tally_progress_start(struct tally_progress *progress, const char *what, const char *unit,
                           int64_t total)
 {

@@ -19,6 +19,12 @@ json_t *tally_ctl_error_json(const struct tally_error *error);
  * TALLY_CTL_FAILED where nothing could be printed. */
 int tally_ctl_print_json(const struct tally_ctl *ctl, json_t *value, int code);
 
+/* Puts `value`, which is taken over, at the end of the list. Without memory the list is released
+ * and becomes NULL, as does then what is packed around it: no result rather than a part of one. */
+void tally_ctl_json_append(json_t **list, json_t *value);
+/* The same for a member of an object. */
+void tally_ctl_json_set(json_t **object, const char *name, json_t *value);
+
 /* Progress on standard error: on a terminal one line that is rewritten each second, in a pipe a
  * whole line every 5 s. */
 struct tally_progress {

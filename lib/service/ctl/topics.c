@@ -168,7 +168,7 @@ static int create_topics(struct topics_command *command, struct tally_kafka_admi
         }
         differs = differs || topics[i].differs;
         if (command->ctl->json)
-            (void)json_array_append_new(list, topic_json(&topics[i]));
+            tally_ctl_json_append(&list, topic_json(&topics[i]));
         else
             print_created(&topics[i]);
     }
@@ -282,7 +282,7 @@ static int show_topics(struct topics_command *command, struct tally_kafka_admin 
             code = TALLY_CTL_DIFFERENT;
         if (!command->ctl->json)
             print_topic(topic, events);
-        (void)json_array_append_new(list, topic);
+        tally_ctl_json_append(&list, topic);
     }
     if (command->ctl->json)
         return tally_ctl_print_json(command->ctl, json_pack("{s:o}", "topics", list), code);

@@ -182,15 +182,16 @@ void tally_report_pause(struct tally_report *report, const char *note)
     tally_metric_set(report->paused, note != NULL ? 1 : 0);
 }
 
-void tally_report_partitions(struct tally_report *report, int32_t partitions)
+bool tally_report_partitions(struct tally_report *report, int32_t partitions)
 {
     struct tally_report_lag *lags = calloc((size_t)partitions, sizeof *lags);
     if (lags == NULL)
-        return;
+        return false;
     pthread_mutex_lock(&report->mutex);
     report->lags = lags;
     report->partition_count = partitions;
     pthread_mutex_unlock(&report->mutex);
+    return true;
 }
 
 void tally_report_set_lag(struct tally_report *report, int32_t partition,

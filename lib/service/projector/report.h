@@ -60,8 +60,9 @@ bool tally_report_ask(struct tally_report *report, enum tally_report_aspect aspe
  * failure: asked for progress, the report says yes, and gives the note. */
 void tally_report_pause(struct tally_report *report, const char *note);
 
-/* The partition count is known: metrics for each appear at the next render. At most once. */
-void tally_report_partitions(struct tally_report *report, int32_t partitions);
+/* The partition count is known: metrics for each appear at the next render. At most once. False
+ * where there is no memory. */
+bool tally_report_partitions(struct tally_report *report, int32_t partitions) TALLY_MUST_CHECK;
 void tally_report_set_lag(struct tally_report *report, int32_t partition,
                           const struct tally_report_lag *lag);
 

@@ -92,7 +92,9 @@ static void decode(struct tally_round *round, struct tally_round_item *item)
     if (status == TALLY_OK &&
         (event->type == TALLY_EVENT_USER_CREATED || event->type == TALLY_EVENT_USER_UPDATED))
         status = tally_profile_parse(&item->profile, event->value, event->value_length, &error);
-    if (status != TALLY_OK)
+    if (status == TALLY_NO_MEMORY)
+        round->failed = true;
+    else if (status != TALLY_OK)
         poison(round, item, &error);
 }
 

@@ -116,12 +116,12 @@ static enum tally_status join(struct tally_worker *worker, struct tally_error *e
     worker->model =
         tally_model_new(partitions, (size_t)worker->options->settings->projector_cache_users);
     worker->watches = calloc((size_t)partitions, sizeof *worker->watches);
-    if (worker->model == NULL || worker->watches == NULL)
+    if (worker->model == NULL || worker->watches == NULL ||
+        !tally_report_partitions(worker->report, partitions))
         return tally_fail(error, TALLY_NO_MEMORY, "state of %d partitions", partitions);
     enum tally_status status = tally_tip_start(&options, partitions, &worker->tip, error);
     if (status != TALLY_OK)
         return status;
-    tally_report_partitions(worker->report, partitions);
     tally_report_say(worker->report, TALLY_REPORT_KAFKA, "joining the consumer group");
     tally_log(TALLY_LOG_INFO, "projector.joining",
               TALLY_TEXT("group", worker->options->settings->consumer_group),
