@@ -13,6 +13,7 @@ ZOMBIES = scaled(100, 1)
 SCALINGS = scaled(30, 2)
 # One zombie sleeps as long as GATES.md says; the others until they have been replaced.
 LONG_SLEEP_S = scaled(60, 0)
+NAP_S = 0.4
 
 
 def owned(service):
@@ -60,6 +61,11 @@ def sleep_through_a_replacement(stack, sleeper, other, seconds):
     """How many writes of the sleeper were refused when it woke."""
     until_all_share([sleeper, other])
     before = refusals(sleeper)
+    # A nap first, so that there is work in its hands when it falls asleep.
+    sleeper.pause()
+    time.sleep(NAP_S)
+    sleeper.resume()
+    time.sleep(NAP_S / 20)
     sleeper.pause()
     asleep = time.monotonic()
     until("the other owns all partitions", lambda: owned(other) == PARTITIONS)

@@ -36,7 +36,7 @@ static void close_all(void)
 TestSuite(faults_projector, .init = open_all, .fini = close_all, .timeout = 600);
 
 /* The next user's events, and a record of the user after, who is named by nothing else. */
-static void send(void)
+static void send_some(void)
 {
     char key[24];
     (void)snprintf(key, sizeof key, "%" PRId64, users + 2);
@@ -81,7 +81,7 @@ static enum tally_status await_applied(struct tally_error *error)
 
 static enum tally_status start_and_apply(struct tally_error *error)
 {
-    send();
+    send_some();
     projector_start(&fixture, &projector);
     enum tally_status status = await_applied(error);
     if (status == TALLY_OK)
@@ -119,7 +119,7 @@ static enum tally_status apply(struct tally_error *error)
 {
     if (projector.handle == NULL)
         projector_start(&fixture, &projector);
-    send();
+    send_some();
     return await_applied(error);
 }
 
