@@ -222,6 +222,11 @@ void tally_redis_async_free(struct tally_redis_async **async)
     *async = NULL;
 }
 
+void tally_redis_async_drop(struct tally_redis_async *async, const char *reason)
+{
+    redis_async_give_up(async, reason);
+}
+
 bool tally_redis_async_open(const struct tally_redis_async *async)
 {
     return async->open;

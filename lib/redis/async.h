@@ -65,6 +65,10 @@ const char *tally_redis_async_reason(const struct tally_redis_async *async);
 int64_t tally_redis_async_turn(const struct tally_redis_async *async);
 struct tally_redis_async_counts tally_redis_async_counts(const struct tally_redis_async *async);
 
+/* Loses the connection on purpose, and connects again: the server is not one to be used. `reason`
+ * is what tally_redis_async_reason() says meanwhile. May be called from a command's callback. */
+void tally_redis_async_drop(struct tally_redis_async *async, const char *reason);
+
 /* Queues one command, already in the form of the protocol (redis/command.h); copied. It is answered
  * in the order of sending, never from inside this call. `deadline_us` is monotonic; when it passes,
  * the command is called back and its late reply thrown away. UNAVAILABLE where the connection is

@@ -18,6 +18,7 @@ struct count_job;
 
 enum {
     POSITIONS_EVERY_MS = 100,
+    PROMOTION_BYTES = 72,
     PARTITIONS_MOST = 65536, /* more than any topic has: a larger number is not believed */
     COMMAND_LIMIT_BYTES = 16 << 10,
 };
@@ -40,12 +41,13 @@ struct generation {
     int64_t *highest; /* highest offset seen in this generation, over reconnects too */
 };
 
-/* The Redis that is being read. One that was started, or that took another one's place, may lack
- * what had been written last; no partition is read before the projector has since held all of it
- * that Kafka has. */
+/* The Redis that is being read. One that was started, or that took another one's place, or was a
+ * replica for some time, may lack what had been written last; no partition is read before the
+ * projector has since held all of it that Kafka has. */
 struct server {
-    bool known;            /* asked over the connection that is open now */
-    char run_id[41];       /* of the last one; "": never known */
+    bool known;                      /* asked over the connection that is open now */
+    char run_id[41];                 /* of the last one; "": never known */
+    char promotion[PROMOTION_BYTES]; /* the last one to primary that was seen; "": none */
     int64_t fresh_from_ms; /* wall clock: a position must have been fresh at this time or later */
 };
 
@@ -80,10 +82,12 @@ struct tally_lookup {
 
 /* lookup_server.c */
 
-/* Asks the Redis that has just been connected to. */
+/* Asks the Redis that is connected to; a replica is disconnected from. */
 void tally_lookup_server_ask(struct tally_lookup *lookup);
-/* What its INFO says; `now_ms`: wall clock. What is no whole INFO is one that is not known. */
-void tally_lookup_server_take(struct server *server, const char *info, int64_t now_ms);
+/* What its INFO says; `now_ms`: wall clock. What is no whole INFO is one that is not known, or no
+ * news over the same connection. False, and nothing is taken, where it is a replica: not to be
+ * read, since its data is replaced as a whole once it reaches its primary. */
+bool tally_lookup_server_take(struct server *server, const char *info, int64_t now_ms);
 
 /* lookup_positions.c */
 

@@ -286,8 +286,7 @@ void tally_lookup_positions_tick(void *argument)
     if (lookup->rounds > 0 || !tally_redis_async_open(lookup->redis))
         return;
     /* Before the positions, which are judged by it. */
-    if (!lookup->server.known)
-        tally_lookup_server_ask(lookup);
+    tally_lookup_server_ask(lookup);
     enum tally_status status = tally_lookup_positions_read(lookup, NULL, NULL, NULL);
     (void)status; /* the next tick tries again; until then what is known gets older */
 }

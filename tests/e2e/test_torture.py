@@ -118,6 +118,7 @@ def test_services_that_are_killed_and_paused_lose_nothing_and_torture_says_so(to
     assert all(fault["recovery"]["maxMs"] > 0 for fault in report["faults"]), report
     assert report["writes"]["acknowledged"] > 100 and report["writes"]["attemptsRepeated"] > 0, report
     assert report["writes"]["unknown"] == 0 and report["reads"]["shown"] > 0, report
+    assert report["writes"]["sentTwiceAtOnce"] > 0 and report["writes"]["readBack"] > 0, report
     # The users that it made: their rows are what it says they are.
     counted = {user: row for user, row in stack.until_equal().items() if user not in before}
     assert report["inPostgresql"] == {"posts": sum(row[1] for row in counted.values()),

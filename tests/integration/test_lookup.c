@@ -5,6 +5,7 @@
 
 #include <criterion/criterion.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -242,6 +243,42 @@ Test(lookup, a_silent_redis_fails_reads_once_each_and_then_refuses_them)
     cr_assert_eq(tally_lookup_read(lookup, 42, on_answer, NULL, &error), TALLY_UNAVAILABLE);
     cr_assert_str_neq(error.text, "");
     kill(fixture.server.process, SIGCONT);
+    turn_until(complete);
+    start(42);
+    await_answers();
+    cr_assert_eq(seen.by_status[TALLY_OK], 1);
+}
+
+static void caught_up_now(void)
+{
+    char fields[64];
+    (void)snprintf(fields, sizeof fields, "fresh_at_ms %lld",
+                   (long long)(tally_clock_wall_us() / 1000));
+    for (int32_t partition = 0; partition < FIXTURE_PARTITIONS; partition++)
+        fixture_set_position(&fixture, GENERATION, partition, fields);
+}
+
+static bool refused_as_replica(void)
+{
+    return !health().connected && strstr(health().reason, "the server is a replica") != NULL;
+}
+
+static bool known_not_to_be_caught_up(void)
+{
+    return health().connected && strstr(health().reason, "Redis was started or replaced") != NULL;
+}
+
+Test(lookup, a_redis_that_becomes_a_replica_is_not_read_before_it_was_promoted_and_caught_up)
+{
+    struct tally_error error = {0};
+    caught_up_now();
+    turn_until(complete);
+    fixture_redis(&fixture, "REPLICAOF 127.0.0.1 1"); /* nobody is there */
+    turn_until(refused_as_replica);
+    cr_assert_eq(tally_lookup_read(lookup, 42, on_answer, NULL, &error), TALLY_UNAVAILABLE);
+    fixture_redis(&fixture, "REPLICAOF NO ONE");
+    turn_until(known_not_to_be_caught_up);
+    caught_up_now();
     turn_until(complete);
     start(42);
     await_answers();

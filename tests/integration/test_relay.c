@@ -501,3 +501,24 @@ Test(relay, publishes_nothing_of_a_partition_behind_a_first_event_that_a_broker_
     append_behind_a_large_one(1);
     expect_nothing_behind_a_large_one(start_relay(), 1);
 }
+
+Test(relay, an_event_that_no_relay_can_send_is_tried_again_after_pauses_that_grow)
+{
+    enum { ATTEMPTS = 14, LEAST_MS = 3000 };
+    const int64_t began_us = tally_clock_monotonic_us();
+    append_events(1, 1, 1);
+    test_database_run(database.connection,
+                      "insert into events (user_id, version, type, data, timeline)"
+                      " values (1000, 2, 'planet.created', '{}', 1)");
+    struct tally_relay *relay = start_relay();
+    wait_for_failure(relay, "is not as the schema says");
+    for (int i = 0; i < PATIENCE_S * 100 && metric("tally_relay_failures_total") < ATTEMPTS; i++)
+        usleep(10000);
+    cr_assert_geq(metric("tally_relay_failures_total"), ATTEMPTS);
+    cr_assert_gt(tally_clock_monotonic_us() - began_us, LEAST_MS * INT64_C(1000));
+    test_database_run(database.connection, "delete from events where type = 'planet.created'");
+    for (int i = 0; i < PATIENCE_S * 100 && metric("tally_relay_positions_saved_total") < 1; i++)
+        usleep(10000);
+    cr_assert(tally_relay_stop(&relay));
+    expect_versions(1, 1);
+}

@@ -120,9 +120,44 @@ Test(lookup, a_redis_that_was_started_or_replaced_is_read_once_it_has_been_caugh
     cr_assert_eq(server.fresh_from_ms, 7000000, "a replica that has been there for long");
     tally_lookup_server_take(&server, INFO(ONE, "8000", "0"), 7999000);
     cr_assert_eq(server.fresh_from_ms, 8000000, "by its own clock");
+    server.known = false; /* another connection */
     tally_lookup_server_take(&server, "", 9000000);
     cr_assert_eq(server.fresh_from_ms, 9000000, "one that does not tell");
     cr_assert(server.known);
+    tally_lookup_server_take(&server, "", 9500000);
+    cr_assert_eq(server.fresh_from_ms, 9000000, "nor over the same connection, which is no news");
+}
+
+#define REPLICATION(role, id, offset) \
+    "# Replication\r\nrole:" role "\r\nmaster_replid2:" id "\r\nsecond_repl_offset:" offset "\r\n"
+#define NONE "0000000000000000000000000000000000000000"
+
+Test(lookup, a_redis_that_is_a_replica_is_not_read_and_once_promoted_when_it_has_been_caught_up)
+{
+    static const struct {
+        const char *info, *why;
+        bool replica;
+        int64_t now_ms, fresh_from_ms;
+    } told[] = {
+        {INFO(ONE, "5000", "1000") REPLICATION("master", NONE, "-1"), "the first", false, 5000000,
+         4000000},
+        {INFO(ONE, "6000", "2000") REPLICATION("slave", NONE, "-1"), "nothing is taken", true,
+         6000000, 4000000},
+        {INFO(ONE, "7000", "3000") REPLICATION("master", OTHER, "70"), "it had another one's data",
+         false, 7000000, 7000000},
+        {INFO(ONE, "8000", "4000") REPLICATION("master", OTHER, "70"), "the same promotion", false,
+         8000000, 7000000},
+        {INFO(ONE, "9000", "5000") REPLICATION("master", NONE, "-1"), "its first replica has come",
+         false, 9000000, 7000000},
+        {INFO(ONE, "9500", "5500") REPLICATION("master", OTHER, "90"), "promoted again", false,
+         9500000, 9500000},
+    };
+    struct server server = {0};
+    for (size_t i = 0; i < sizeof told / sizeof told[0]; i++) {
+        cr_assert_eq(tally_lookup_server_take(&server, told[i].info, told[i].now_ms),
+                     !told[i].replica, "%s", told[i].why);
+        cr_assert_eq(server.fresh_from_ms, told[i].fresh_from_ms, "%s", told[i].why);
+    }
 }
 
 Test(lookup, a_partition_that_was_not_fresh_since_redis_was_started_is_incomplete)

@@ -1,3 +1,4 @@
+#include "service/ctl/load_internal.h"
 #include "service/ctl/torture_internal.h"
 
 #include <criterion/criterion.h>
@@ -257,4 +258,45 @@ Test(torture, violations_beyond_the_list_are_counted)
     cr_assert_eq(torture_ledger_violations(ledger), TORTURE_VIOLATIONS_LISTED + 10);
     cr_assert_str_eq(ledger->violations[TORTURE_VIOLATIONS_LISTED - 1].fault, "a-fault");
     release_ledger(ledger);
+}
+
+static struct load_answer answer(int http, bool replayed, const char *body)
+{
+    struct load_answer made = {.http = http, .replayed = replayed};
+    tally_buffer_init(&made.body, 64);
+    tally_buffer_append_text(&made.body, body);
+    return made;
+}
+
+Test(torture, equal_requests_at_once_have_one_answer_that_one_of_them_gets_first)
+{
+    enum { FIRST = 0, REPLAYED = 1 };
+    static const struct {
+        int own_http, own_replayed;
+        const char *own;
+        int twin_http, twin_replayed;
+        const char *twin;
+        bool differs;
+    } cases[] = {
+        {201, FIRST, "1", 201, REPLAYED, "1", false},
+        {201, REPLAYED, "1", 201, FIRST, "1", false},
+        {201, REPLAYED, "1", 201, REPLAYED, "1", false}, /* the first answer was lost */
+        {201, REPLAYED, "1", 0, FIRST, "", false},       /* the other one was told to wait */
+        {0, FIRST, "", 201, FIRST, "1", false},
+        {0, FIRST, "", 0, FIRST, "", false},
+        {404, FIRST, "a", 404, FIRST, "b", false}, /* documents of a refusal name their request */
+        {201, FIRST, "1", 201, FIRST, "1", true},
+        {201, FIRST, "1", 201, FIRST, "2", true},
+        {201, FIRST, "1", 201, REPLAYED, "2", true},
+        {201, FIRST, "1", 201, REPLAYED, "12", true},
+        {201, FIRST, "1", 404, FIRST, "", true},
+        {422, FIRST, "", 201, FIRST, "1", true},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct load_answer own = answer(cases[i].own_http, cases[i].own_replayed, cases[i].own);
+        struct load_answer twin = answer(cases[i].twin_http, cases[i].twin_replayed, cases[i].twin);
+        cr_assert_eq(load_answers_differ(&own, &twin), cases[i].differs, "case %zu", i);
+        tally_buffer_release(&own.body);
+        tally_buffer_release(&twin.body);
+    }
 }

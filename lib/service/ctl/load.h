@@ -25,6 +25,8 @@ enum tally_load_outcome {
     TALLY_LOAD_UNKNOWN,      /* given up after answers, or none, that do not say */
     TALLY_LOAD_MISSING,      /* not found, though it was made and not removed */
     TALLY_LOAD_UNEXPECTED,   /* an answer nobody expects */
+    TALLY_LOAD_DIFFERING,    /* beside another outcome: the same request, sent at once over another
+                                connection, got another answer */
 };
 struct tally_load_event {
     enum tally_load_outcome outcome;
@@ -50,6 +52,7 @@ struct tally_load_options {
     int64_t duration_s; /* 0: until `commands` are done */
     uint64_t seed;
     double visibility;   /* share of writes that are read back, 0 to 1 */
+    double twice;        /* share of POSTs that are sent over two connections at once, 0 to 1 */
     int64_t retry_for_s; /* longest time one command is repeated */
     /* Takes a line for each acknowledged command, its fields separated by tabs: kind ("user" or a
      * name of the mix), id of what was made or removed, whose count moved, their version after it,
@@ -62,9 +65,11 @@ struct tally_load_options {
     /* Ends the sending as a signal does, which then is left to the caller. May be NULL. */
     const _Atomic bool *stop;
     /* In the thread of tally_load_run(), each may be NULL: all users are made, `ids` lives as long
-     * as the run; a command of the writing has ended. */
+     * as the run; a command of the writing has ended; a write that was read back was answered by an
+     * older version than its own. */
     void (*on_users)(void *context, const int64_t *ids);
     void (*on_event)(void *context, const struct tally_load_event *event);
+    void (*on_stale)(void *context, int64_t user_id, int64_t wanted, int64_t shown);
     /* Several times a second: `phase` is "making users" or "writing"; `total` may be 0. */
     void (*on_progress)(void *context, const char *phase, int64_t done, int64_t total);
     void *context;
@@ -90,6 +95,7 @@ struct tally_load_report {
     int64_t refused;          /* comments on a post that was deleted meanwhile */
     int64_t failed;           /* commands given up, and answers nobody expects */
     int64_t retries;
+    int64_t twice;                   /* commands that were sent over two connections at once */
     int64_t commands;                /* finished, in whatever way */
     double seconds;                  /* of the writing, without the making of users */
     struct tally_latency write;      /* acknowledged commands, without those that were repeated */

@@ -12,20 +12,31 @@
 
 #include <stdio.h>
 
-enum { LOAD_ADDRESSES = 2 };
+enum { LOAD_ADDRESSES = 2, LOAD_NAME_BYTES = 48 };
 enum load_phase { LOAD_MAKING_USERS, LOAD_WRITING };
 
 struct load;
 
-/* A lane is free, waits for its command's time or for the next attempt (timer), or has a request
- * in flight (one of its clients). */
+/* What a request was answered for good. */
+struct load_answer {
+    int http; /* status; 0: nothing that says what became of the command */
+    bool replayed;
+    struct tally_buffer body;
+};
+
+/* A lane is free, waits for its command's time or for the next attempt (timer), has a request in
+ * flight (one of its clients), or waits for the answer to the request that was sent beside its
+ * first one. */
 struct load_lane {
     struct load *load;
     struct tally_http_client *clients[LOAD_ADDRESSES]; /* NULL where there is no such address */
     int place;                                         /* of the client in use */
     struct tally_timer *timer;
-    bool busy;
-    int64_t number; /* of the command, from 0 in each phase */
+    bool busy, ended;                      /* ended: but for its twin */
+    struct tally_http_client *twin_client; /* NULL: nothing is sent twice */
+    bool twin_sent, twin_busy;             /* of the command */
+    struct load_answer own, twin;          /* to the command */
+    int64_t number;                        /* of the command, from 0 in each phase */
     enum tally_load_kind kind;
     int64_t user;       /* index, of the author */
     int64_t subject;    /* the post to comment on, or what to delete; 0 where neither */
@@ -33,6 +44,7 @@ struct load_lane {
     int64_t give_up_us; /* no attempt starts after */
     struct tally_backoff backoff;
     unsigned attempts;
+    unsigned awaited; /* attempts that were told to wait for the twin's outcome */
     struct tally_buffer target, headers, body;
 };
 
@@ -41,7 +53,7 @@ struct load_reader {
     struct tally_http_client *client;
     bool busy;
     int64_t acknowledged_us;
-    int64_t version;
+    int64_t user_id, version;
 };
 
 struct load {
@@ -75,6 +87,26 @@ enum tally_status load_lanes_open(struct load *load, struct tally_error *error) 
 void load_lanes_close(struct load *load);
 /* Gives every lane work; the loop ends by load_check_end(). */
 void load_lanes_start(struct load *load);
+
+/* Ends the lane's command once its twin is answered too. */
+void load_lane_settle(struct load_lane *lane);
+
+/* The slug of the problem, or the HTTP status, or the slug of the client's failure. */
+void load_answer_name(const struct tally_http_client_answer *answer, char name[LOAD_NAME_BYTES]);
+/* Whether the same request may be answered otherwise later, or was not answered at all. */
+bool load_answer_may_change(const struct tally_http_client_answer *answer, const char *name);
+void load_answer_keep(struct load_answer *kept, const struct tally_http_client_answer *answer);
+void load_answer_forget(struct load_answer *answer);
+/* Whether equal requests under one key got answers that cannot both be true: pure. */
+bool load_answers_differ(const struct load_answer *one, const struct load_answer *other);
+
+/* Where the options say that commands are sent twice; load_twin_close() also after a failure. */
+enum tally_status load_twin_open(struct load_lane *lane,
+                                 struct tally_error *error) TALLY_MUST_CHECK;
+void load_twin_close(struct load_lane *lane);
+/* The lane's first attempt is `request`: sends it over another connection too, where the dice say
+ * so. */
+void load_twin_begin(struct load_lane *lane, const struct tally_http_client_request *request);
 
 /* A command of the lane is done for sure. `id`: what it made or removed. */
 void load_ledger_note(const struct load_lane *lane, int64_t id, int64_t user_id, int64_t version);

@@ -15,12 +15,10 @@ enum {
     ATTEMPT_TIMEOUT_MS = 10000,
     BACKOFF_FIRST_MS = 20,
     BACKOFF_MOST_MS = 2000,
-    NAME_BYTES = 48,
     FIRST_ANSWER_S = 5,
     KEPT_ONE_IN = 4, /* posts to comment on, where those are not deleted */
 };
 
-static const char problem_prefix[] = "urn:tally:problem:";
 static const char not_found[] = "http-404";
 
 static void start_next(struct load_lane *lane);
@@ -50,52 +48,6 @@ static bool read_acknowledged(const struct tally_http_client_answer *answer,
     return valid;
 }
 
-/* The slug of the problem, or the HTTP status, or the slug of the client's failure. */
-static void name_failure(const struct tally_http_client_answer *answer, char name[NAME_BYTES])
-{
-    enum tally_status status = tally_http_client_status(answer);
-    if (status != TALLY_OK) {
-        (void)snprintf(name, NAME_BYTES, "%s", tally_status_slug(status));
-        return;
-    }
-    (void)snprintf(name, NAME_BYTES, "http-%d", tally_http_client_http_status(answer));
-    size_t length = 0;
-    const char *text = tally_http_client_body(answer, &length);
-    json_t *body = json_loadb(text, length, 0, NULL);
-    const char *type = json_string_value(json_object_get(body, "type"));
-    if (type != NULL && strncmp(type, problem_prefix, sizeof problem_prefix - 1) == 0)
-        (void)snprintf(name, NAME_BYTES, "%s", type + sizeof problem_prefix - 1);
-    json_decref(body);
-}
-
-static bool may_succeed_later(const struct tally_http_client_answer *answer, const char *failure)
-{
-    switch (tally_http_client_status(answer)) {
-    case TALLY_OK:
-        break;
-    case TALLY_UNAVAILABLE:
-    case TALLY_REQUEST_TIMEOUT:
-    case TALLY_IO:
-        return true;
-    default:
-        return false;
-    }
-    int http = tally_http_client_http_status(answer);
-    return http == 503 || http == 429 || http == 502 || http == 504 ||
-           strcmp(failure, tally_status_slug(TALLY_KEY_IN_USE)) == 0;
-}
-
-static void finish(struct load_lane *lane)
-{
-    struct load *load = lane->load;
-    load->done++;
-    if (load->phase == LOAD_WRITING)
-        load->report->commands++;
-    lane->busy = false;
-    load->busy_lanes--;
-    start_next(lane);
-}
-
 static void tell(const struct load_lane *lane, enum tally_load_outcome outcome, int64_t version,
                  const char *failure)
 {
@@ -112,6 +64,27 @@ static void tell(const struct load_lane *lane, enum tally_load_outcome outcome, 
         .failure = failure,
     };
     options->on_event(options->context, &event);
+}
+
+void load_lane_settle(struct load_lane *lane)
+{
+    struct load *load = lane->load;
+    if (!lane->ended || lane->twin_busy)
+        return;
+    if (load_answers_differ(&lane->own, &lane->twin))
+        tell(lane, TALLY_LOAD_DIFFERING, 0, "another answer to the same request at once");
+    load->done++;
+    if (load->phase == LOAD_WRITING)
+        load->report->commands++;
+    lane->busy = false;
+    load->busy_lanes--;
+    start_next(lane);
+}
+
+static void finish(struct load_lane *lane)
+{
+    lane->ended = true;
+    load_lane_settle(lane);
 }
 
 static void fail(struct load_lane *lane, enum tally_load_outcome outcome, const char *failure)
@@ -166,7 +139,8 @@ static void count_command(struct load_lane *lane, const struct acknowledged *ack
     keep_made(load, lane->kind, (struct tally_made_thing){acknowledged->id, lane->user});
     tell(lane, TALLY_LOAD_ACKNOWLEDGED, acknowledged->version, "");
     int64_t latency_us = tally_clock_monotonic_us() - lane->due_us;
-    tally_latency_record(lane->attempts == 1 ? &load->report->write : &load->report->repeated,
+    tally_latency_record(lane->attempts - lane->awaited == 1 ? &load->report->write
+                                                             : &load->report->repeated,
                          latency_us);
     if (acknowledged->version > 0)
         load_maybe_read(load, acknowledged->user_id, acknowledged->version);
@@ -222,9 +196,19 @@ static void try_later(struct load_lane *lane, const char *failure)
     }
     if (lane->clients[1] != NULL)
         lane->place = 1 - lane->place;
-    load->report->retries++;
-    load_count_error(&load->report->retry_causes, failure);
+    if (lane->twin_sent && strcmp(failure, tally_status_slug(TALLY_KEY_IN_USE)) == 0) {
+        lane->awaited++;
+    } else {
+        load->report->retries++;
+        load_count_error(&load->report->retry_causes, failure);
+    }
     tally_timer_set(lane->timer, wait_ms * 1000);
+}
+
+static void keep_own(struct load_lane *lane, const struct tally_http_client_answer *answer)
+{
+    if (lane->twin_client != NULL)
+        load_answer_keep(&lane->own, answer);
 }
 
 static void on_answered(const struct tally_http_client_answer *answer, void *context)
@@ -232,19 +216,23 @@ static void on_answered(const struct tally_http_client_answer *answer, void *con
     struct load_lane *lane = context;
     int http = tally_http_client_http_status(answer);
     if (tally_http_client_status(answer) == TALLY_OK && http >= 200 && http < 300) {
+        keep_own(lane, answer);
         acknowledge(lane, answer);
         return;
     }
     if (tally_http_client_status(answer) == TALLY_OK && refused_rightly(lane, http)) {
+        keep_own(lane, answer);
         finish(lane);
         return;
     }
-    char failure[NAME_BYTES];
-    name_failure(answer, failure);
-    if (may_succeed_later(answer, failure))
+    char failure[LOAD_NAME_BYTES];
+    load_answer_name(answer, failure);
+    if (load_answer_may_change(answer, failure)) {
         try_later(lane, failure);
-    else
-        fail(lane, TALLY_LOAD_UNEXPECTED, failure);
+        return;
+    }
+    keep_own(lane, answer);
+    fail(lane, TALLY_LOAD_UNEXPECTED, failure);
 }
 
 static void attempt(struct load_lane *lane)
@@ -260,7 +248,8 @@ static void attempt(struct load_lane *lane)
         .timeout_ms = ATTEMPT_TIMEOUT_MS,
     };
     struct tally_error error;
-    lane->attempts++;
+    if (lane->attempts++ == 0)
+        load_twin_begin(lane, &request);
     if (tally_http_client_send(lane->clients[lane->place], &request, on_answered, lane, &error) !=
         TALLY_OK)
         try_later(lane, tally_status_slug(error.status));
@@ -315,10 +304,12 @@ static void start_next(struct load_lane *lane)
         return;
     }
     lane->busy = true;
+    lane->ended = false;
     load->busy_lanes++;
     lane->number = load->next++;
     lane->due_us = due_us;
     lane->attempts = 0;
+    lane->awaited = 0;
     lane->backoff.attempts = 0;
     int64_t wait_us = due_us - tally_clock_monotonic_us();
     if (wait_us > 0)
@@ -359,6 +350,8 @@ enum tally_status load_lanes_open(struct load *load, struct tally_error *error)
         tally_buffer_init(&lane->headers, HEADERS_BYTES);
         tally_buffer_init(&lane->body, BODY_BYTES);
         status = open_clients(lane, error);
+        if (status == TALLY_OK)
+            status = load_twin_open(lane, error);
         lane->place = lane->clients[1] != NULL ? i % LOAD_ADDRESSES : 0;
         if (status == TALLY_OK)
             status = tally_timer_new(load->base, on_timer, lane, &lane->timer, error);
@@ -374,6 +367,7 @@ void load_lanes_close(struct load *load)
             if (lane->clients[place] != NULL)
                 tally_http_client_free(&lane->clients[place]);
         }
+        load_twin_close(lane);
         if (lane->timer != NULL)
             tally_timer_free(&lane->timer);
         tally_buffer_release(&lane->target);

@@ -22,10 +22,14 @@ static void count_read(struct load_reader *reader, const struct tally_http_clien
     json_t *body = json_loadb(text, length, 0, NULL);
     int64_t version = json_integer_value(json_object_get(body, "version"));
     json_decref(body);
-    if (version < reader->version)
-        report->reads_stale++;
-    else
+    if (version >= reader->version) {
         tally_latency_record(&report->visibility, visible_us - reader->acknowledged_us);
+        return;
+    }
+    const struct tally_load_options *options = reader->load->options;
+    report->reads_stale++;
+    if (options->on_stale != NULL)
+        options->on_stale(options->context, reader->user_id, reader->version, version);
 }
 
 static void release(struct load_reader *reader)
@@ -57,6 +61,7 @@ static void read_back(struct load_reader *reader, int64_t user_id, int64_t versi
     reader->busy = true;
     reader->load->busy_readers++;
     reader->acknowledged_us = tally_clock_monotonic_us();
+    reader->user_id = user_id;
     reader->version = version;
     if (tally_http_client_send(reader->client, &request, on_read, reader, &error) != TALLY_OK) {
         reader->load->report->reads_failed++;

@@ -5,8 +5,9 @@
  * Three threads: the load, which keeps the ledger; readers, which look at the users all the time;
  * and the caller's, which breaks and heals, and measures by writes of its own how long it takes
  * until a write is readable again. A reader's rule: what was shown once is never followed by an
- * older version, and one version has one pair of counts; a read that cannot keep it has to be a
- * 503.
+ * older version, none is older than was asked for, and one version has one pair of counts; a read
+ * that cannot keep it has to be a 503. A writer's: equal requests sent at once under one key have
+ * one effect, and one answer where they are not told to wait.
  */
 #ifndef TALLY_SERVICE_CTL_TORTURE_H
 #define TALLY_SERVICE_CTL_TORTURE_H

@@ -185,9 +185,10 @@ static const struct argp argp = {
     .doc =
         "Breaks a running stack, under load, in the ways that its operator names, heals it again, "
         "and says at the end whether every acknowledged write was counted exactly once. Writes are "
-        "repeated under their Idempotency-Key until their outcome is known; readers watch that no "
-        "version goes back; at the end the acknowledged writes are compared with the rows in "
-        "PostgreSQL and with what is read. Commands run in /bin/sh with the settings of this stack "
+        "repeated under their Idempotency-Key until their outcome is known, and some are sent "
+        "twice at once; readers watch that no version goes back; at the end the acknowledged "
+        "writes are compared with the rows in PostgreSQL and with what is read. Commands run in "
+        "/bin/sh with the settings of this stack "
         "in their environment (TALLY_REDIS_URL and so on). Ctrl-C heals, and still reports. Exits "
         "with 1 where a promise was broken." TALLY_CTL_EXIT_DOC,
 };

@@ -6,6 +6,8 @@
 /* A write is repeated across any fault that heals. */
 enum { RETRY_FOR_S = 300 };
 
+static const double twice = 0.1, read_back = 0.2; /* shares of the writes */
+
 static void on_users(void *context, const int64_t *ids)
 {
     struct torture_load *load = context;
@@ -39,7 +41,17 @@ static void on_event(void *context, const struct tally_load_event *event)
         torture_ledger_doubt(ledger, event->user, event->kind);
         torture_violate(ledger, "answer", id, "%s was answered by %s", kind, event->failure);
         break;
+    case TALLY_LOAD_DIFFERING:
+        torture_violate(ledger, "answer", id, "%s: %s", kind, event->failure);
+        break;
     }
+}
+
+static void on_stale(void *context, int64_t user_id, int64_t wanted, int64_t shown)
+{
+    struct torture_load *load = context;
+    torture_violate(&load->report->ledger, "older", user_id,
+                    "read back at version %" PRId64 ", shown version %" PRId64, wanted, shown);
 }
 
 static void *run_load(void *context)
@@ -68,10 +80,13 @@ enum tally_status torture_load_start(struct torture_load *load,
         .seed = tally_random_below(&system, UINT64_C(1) << 48),
         .retry_for_s = RETRY_FOR_S,
         .commands = INT64_MAX / 2,
+        .visibility = read_back,
+        .twice = twice,
         .keep_commented = true,
         .stop = &load->stop,
         .on_users = on_users,
         .on_event = on_event,
+        .on_stale = on_stale,
         .context = load,
     };
     enum tally_status status = tally_mix_parse("post=45,comment=45,delete-post=5,delete-comment=5",

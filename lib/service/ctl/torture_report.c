@@ -54,15 +54,16 @@ static json_t *violations_json(const struct torture_ledger *ledger)
 static json_t *writes_json(const struct torture_report *report)
 {
     const struct tally_load_report *load = &report->load;
-    return json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o}", "acknowledged",
-                     (json_int_t)report->ledger.acknowledged, "posts",
-                     (json_int_t)load->made[TALLY_LOAD_POST], "comments",
-                     (json_int_t)load->made[TALLY_LOAD_COMMENT], "postsDeleted",
-                     (json_int_t)load->made[TALLY_LOAD_DELETE_POST], "commentsDeleted",
-                     (json_int_t)load->made[TALLY_LOAD_DELETE_COMMENT], "ambiguous",
-                     (json_int_t)tally_load_repeated(load), "attemptsRepeated",
-                     (json_int_t)load->retries, "unknown", (json_int_t)report->ledger.unknown,
-                     "causes", tally_load_errors_json(&load->retry_causes));
+    return json_pack(
+        "{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o}", "acknowledged",
+        (json_int_t)report->ledger.acknowledged, "posts", (json_int_t)load->made[TALLY_LOAD_POST],
+        "comments", (json_int_t)load->made[TALLY_LOAD_COMMENT], "postsDeleted",
+        (json_int_t)load->made[TALLY_LOAD_DELETE_POST], "commentsDeleted",
+        (json_int_t)load->made[TALLY_LOAD_DELETE_COMMENT], "ambiguous",
+        (json_int_t)tally_load_repeated(load), "attemptsRepeated", (json_int_t)load->retries,
+        "unknown", (json_int_t)report->ledger.unknown, "sentTwiceAtOnce", (json_int_t)load->twice,
+        "readBack", (json_int_t)load->visibility.count + (json_int_t)load->reads_stale, "causes",
+        tally_load_errors_json(&load->retry_causes));
 }
 
 json_t *torture_report_json(const struct torture_options *options,
@@ -138,6 +139,8 @@ void torture_report_print(const struct torture_options *options,
                  " never became known\n",
                  tally_ctl_format_number(ledger->acknowledged, acknowledged),
                  tally_load_repeated(load), load->retries, ledger->unknown);
+    (void)printf("%" PRId64 " of them were sent twice at once, %" PRId64 " read back at once\n",
+                 load->twice, load->visibility.count + load->reads_stale);
     (void)printf("reads: %" PRId64 " shown, %" PRId64 " refused by 503, %" PRId64
                  " without an answer, %" PRId64 " of users not yet known\n",
                  report->reads[TORTURE_READ_SHOWN], report->reads[TORTURE_READ_REFUSED],

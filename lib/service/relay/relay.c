@@ -152,6 +152,14 @@ static void end_term(struct tally_relay *relay)
         tally_producer_free(&relay->producer);
 }
 
+/* Whether the term that began then was one to be followed by another at once. One that ends at an
+ * event which no relay can send has sent what stands before it, and would do so again and again. */
+static bool got_somewhere(const struct tally_relay *relay, int64_t began_us)
+{
+    return relay->saved_us > began_us ||
+           tally_clock_monotonic_us() - began_us >= RETRY_MOST_MS * INT64_C(1000);
+}
+
 /* One term: from a working connection to Kafka, without which nobody should lead, to the failure or
  * the stop that ends it. */
 static enum tally_status serve_term(struct tally_relay *relay, struct tally_backoff *retry,
@@ -170,8 +178,11 @@ static enum tally_status serve_term(struct tally_relay *relay, struct tally_back
     if (status != TALLY_OK)
         return status;
     set_state(relay, STATE_LEADING);
-    retry->attempts = 0;
-    return relay_lead(relay, error);
+    const int64_t began_us = relay->saved_us;
+    status = relay_lead(relay, error);
+    if (got_somewhere(relay, began_us))
+        retry->attempts = 0;
+    return status;
 }
 
 static void log_end(struct tally_relay *relay, const struct tally_error *error)
