@@ -129,7 +129,7 @@ static enum tally_status open_and_produce(struct tally_error *error)
 Test(faults_kafka, a_message_is_taken_or_refused)
 {
     const long calls = faults_each(open_and_produce, FAULTS_OF_THIS_THREAD, RUNS_MOST);
-    cr_log_info("%ld calls failed", calls);
+    cr_log_info("%ld calls", calls);
     cr_expect_gt(calls, 20);
     cr_expect_lt(calls, RUNS_MOST);
 }
@@ -205,7 +205,7 @@ Test(faults_kafka, records_are_read_or_it_is_said_why_not)
 {
     send_two();
     const long calls = faults_each(open_and_consume, FAULTS_OF_THIS_THREAD, RUNS_MOST);
-    cr_log_info("%ld calls failed", calls);
+    cr_log_info("%ld calls", calls);
     cr_expect_gt(calls, 20);
     cr_expect_lt(calls, RUNS_MOST);
 }
@@ -247,7 +247,8 @@ static enum tally_status open_and_join(struct tally_error *error)
 Test(faults_kafka, a_member_owns_its_partitions_or_says_why_not)
 {
     send_two();
-    cr_expect_gt(faults_each_place(open_and_join, FAULTS_OF_THIS_THREAD, JOINS_MOST), 5);
+    cr_expect_gt(faults_each_place(open_and_join, FAULTS_OF_THIS_THREAD, JOINS_MOST),
+                 5 / FAULTS_STRIDE);
 }
 
 static bool on_record(void *context, const struct tally_record *record, int64_t timestamp_ms)
@@ -281,7 +282,7 @@ Test(faults_kafka, a_stretch_is_scanned_or_it_is_said_why_not)
 {
     send_two();
     const long calls = faults_each(scan, FAULTS_OF_THIS_THREAD, RUNS_MOST);
-    cr_log_info("%ld calls failed", calls);
+    cr_log_info("%ld calls", calls);
     cr_expect_gt(calls, 10);
     cr_expect_lt(calls, RUNS_MOST);
 }
@@ -346,7 +347,7 @@ Test(faults_kafka, a_tool_is_answered_or_says_why_not)
 {
     send_two();
     const long calls = faults_each(administer, FAULTS_OF_THIS_THREAD, RUNS_MOST);
-    cr_log_info("%ld calls failed", calls);
+    cr_log_info("%ld calls", calls);
     cr_expect_gt(calls, 10);
     cr_expect_lt(calls, RUNS_MOST);
 }

@@ -143,7 +143,7 @@ Test(faults_relay, every_event_is_read_in_order_or_it_is_said_why_not)
         "create trigger forget before update of snapshot on relay_position for each row"
         " when (new.snapshot is not null) execute function forget()");
     const long calls = faults_each(lead_and_read, FAULTS_OF_THIS_THREAD, RUNS_MOST);
-    cr_log_info("%ld calls failed", calls);
+    cr_log_info("%ld calls", calls);
     cr_expect_gt(calls, 40);
     cr_expect_lt(calls, RUNS_MOST);
 }
@@ -255,7 +255,7 @@ static enum tally_status publish(struct tally_error *error)
 Test(faults_relay, every_event_is_published_in_order, .init = open_topic, .fini = close_topic)
 {
     const long calls = faults_each_place(publish, FAULTS_OF_NEW_THREADS, CALLS_MOST);
-    cr_expect_gt(calls, 40);
+    cr_expect_gt(calls, 40 / FAULTS_STRIDE);
 }
 
 static enum tally_status start_and_stop(struct tally_error *error)
@@ -273,7 +273,7 @@ static enum tally_status start_and_stop(struct tally_error *error)
 Test(faults_relay, it_is_started_or_says_why_not)
 {
     const long calls = faults_each(start_and_stop, FAULTS_OF_THIS_THREAD, RUNS_MOST);
-    cr_log_info("%ld calls failed", calls);
+    cr_log_info("%ld calls", calls);
     cr_expect_gt(calls, 3);
     cr_expect_lt(calls, RUNS_MOST);
 }

@@ -187,7 +187,7 @@ long faults_each(faults_run *run, enum faults_threads threads, long most)
     struct tally_error error = {0};
     cr_assert_eq(run(&error), TALLY_OK, "%s", error.text); /* what is made once is made */
     const int descriptors = faults_descriptors();
-    for (long nth = 1; nth <= most; nth++) {
+    for (long nth = 1; nth <= most; nth += FAULTS_STRIDE) {
         faults_begin(nth, threads);
         if (!judge_run(run, descriptors, nth))
             return nth - 1;
@@ -233,6 +233,7 @@ long faults_each_place(faults_run *run, enum faults_threads threads, long most)
     struct tally_error error = {0};
     long count = 0;
     size_t last = 0;
+    most /= FAULTS_STRIDE;
     cr_assert_eq(run(&error), TALLY_OK, "%s", error.text); /* what is made once is made */
     begin_at(NULL, threads);
     cr_assert_eq(run(&error), TALLY_OK, "%s", error.text);

@@ -25,16 +25,26 @@ void faults_begin(long nth, enum faults_threads threads);
 bool faults_end(void);
 const char *faults_failed(void);
 
-/* Runs `run` again and again, with one more call before the one that fails each time, until none
- * does: it must be OK or say what is wrong, leave no descriptor open, and be OK the next time. It
- * may call faults_end() itself, before it looks at what came of it by calls of its own.
- * `most` bounds the runs. Returns how many calls have failed. */
+/* Every call fails in its turn under ASan, which sees what is lost; elsewhere every so manieth. */
+#if defined(__SANITIZE_ADDRESS__)
+enum { FAULTS_STRIDE = 1 };
+#elif defined(__SANITIZE_THREAD__)
+enum { FAULTS_STRIDE = 8 };
+#else
+enum { FAULTS_STRIDE = 4 };
+#endif
+
+/* Runs `run` again and again, each time with FAULTS_STRIDE more calls before the one that fails,
+ * until none does: it must be OK or say what is wrong, leave no descriptor open, and be OK the next
+ * time. It may call faults_end() itself, before it looks at what came of it by calls of its own.
+ * `most` bounds the calls. Returns how many there are. */
 typedef enum tally_status faults_run(struct tally_error *error);
 long faults_each(faults_run *run, enum faults_threads threads, long most);
 
-/* The same for runs that are long, and may differ: `most` calls fail, one a run. First the first
- * call of each function, then the first one at each place in the program that calls, then the
- * second one at each, and so on; out of every part of the program, where `most` is too few. */
+/* The same for runs that are long, and may differ: `most` / FAULTS_STRIDE calls fail, one a run.
+ * First the first call of each function, then the first one at each place in the program that
+ * calls, then the second one at each, and so on; out of every part of the program, where `most` is
+ * too few. Returns how many calls failed. */
 long faults_each_place(faults_run *run, enum faults_threads threads, long most);
 
 /* Descriptors that this process has open. */

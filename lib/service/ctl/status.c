@@ -130,6 +130,19 @@ static void print_components(const json_t *all)
     }
 }
 
+static bool is_listed(const json_t *all, const char *name)
+{
+    size_t index = 0;
+    json_t *component = NULL;
+    json_array_foreach(all, index, component)
+    {
+        const char *found = json_string_value(json_object_get(component, "component"));
+        if (found != NULL && strcmp(found, name) == 0)
+            return true;
+    }
+    return false;
+}
+
 bool tally_status_all_up(const json_t *all)
 {
     size_t index = 0;
@@ -141,6 +154,11 @@ bool tally_status_all_up(const json_t *all)
         if (state == NULL || (strcmp(state, "up") != 0 && strcmp(state, "paused") != 0))
             return false;
     }
+    /* One for which memory ran out is not there. */
+    for (size_t i = 0; i < PROBES; i++)
+        for (size_t k = 0; k < 3 && probes[i].components[k] != NULL; k++)
+            if (!is_listed(all, probes[i].components[k]))
+                return false;
     return true;
 }
 

@@ -173,7 +173,7 @@ static void describe_partitions(const struct projector *projector, json_t *detai
             (void)json_object_update(row, position);
             json_decref(position);
         }
-        (void)json_array_append_new(list, row);
+        tally_ctl_json_append(&list, row);
     }
     (void)json_object_set_new(details, "partitions", list);
 }

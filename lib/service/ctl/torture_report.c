@@ -18,8 +18,8 @@ static json_t *faults_json(const struct torture_options *options,
     for (size_t i = 0; i < options->faults.count; i++) {
         const struct torture_fault_report *fault = &report->faults[i];
         const struct tally_latency *recovery = &fault->recovery;
-        (void)json_array_append_new(
-            list,
+        tally_ctl_json_append(
+            &list,
             json_pack("{s:s,s:I,s:I,s:I,s:{s:f,s:f,s:f}}", "fault", options->faults.list[i].name,
                       "count", (json_int_t)fault->count, "failed", (json_int_t)fault->failed,
                       "unrecovered", (json_int_t)fault->unrecovered, "recovery", "p50Ms",
@@ -43,10 +43,10 @@ static json_t *violations_json(const struct torture_ledger *ledger)
         const struct torture_violation *violation = &ledger->violations[i];
         char user[TALLY_NUMBER_BYTES];
         (void)snprintf(user, sizeof user, "%" PRId64, violation->user_id);
-        (void)json_array_append_new(
-            list, json_pack("{s:s,s:s?,s:s?,s:f,s:s}", "kind", violation->kind, "user",
-                            violation->user_id != 0 ? user : NULL, "fault", violation->fault,
-                            "atSeconds", violation->at_s, "text", violation->text));
+        tally_ctl_json_append(&list, json_pack("{s:s,s:s?,s:s?,s:f,s:s}", "kind", violation->kind,
+                                               "user", violation->user_id != 0 ? user : NULL,
+                                               "fault", violation->fault, "atSeconds",
+                                               violation->at_s, "text", violation->text));
     }
     return list;
 }
