@@ -17,6 +17,8 @@ enum tally_status tally_pg_connect(const char *dsn, const char *application_name
         PQfinish(made);
         return status;
     }
+    /* libpq prints, on standard error, what a server says before it ends an idle session. */
+    PQsetNoticeReceiver(made, tally_pg_drop_notice, NULL);
     char setup[TALLY_PG_SETUP_BYTES];
     tally_pg_setup_sql(0, 0, setup);
     status = tally_pg_exec(made, setup, 0, NULL, PGRES_TUPLES_OK, NULL, error);

@@ -1,3 +1,4 @@
+#include "pg/blocking.h"
 #include "store_fixture.h"
 
 #include <criterion/criterion.h>
@@ -5,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static struct test_database database;
 static struct writer writer;
@@ -380,4 +382,33 @@ Test(store, event_partitions_are_made_ahead_and_dropped_once_old_and_published)
     test_database_run(database.connection,
                       "insert into events (user_id, version, type, timeline, at)"
                       " values (1, 1, 'user.deleted', 1, now() + interval '7 days')");
+}
+
+Test(store, a_session_that_the_server_ends_is_an_error_and_nothing_on_standard_error)
+{
+    char sql[64];
+    PGconn *session = NULL;
+    struct tally_error error = {0};
+    FILE *caught = tmpfile();
+    const int kept = dup(STDERR_FILENO);
+    cr_assert_not_null(caught);
+    cr_assert_eq(tally_pg_connect(database.dsn, "ended", &session, &error), TALLY_OK, "%s",
+                 error.text);
+    const int pid = PQbackendPID(session);
+    (void)snprintf(sql, sizeof sql, "select pg_terminate_backend(%d, 60000)", pid);
+    test_database_run(database.connection, sql);
+    (void)fflush(stderr);
+    cr_assert_geq(dup2(fileno(caught), STDERR_FILENO), 0);
+    /* Read before anything is asked, as when a request cannot be sent any more. */
+    (void)PQconsumeInput(session);
+    (void)PQisBusy(session);
+    const enum tally_status status =
+        tally_pg_exec(session, "select 1", 0, NULL, PGRES_TUPLES_OK, NULL, &error);
+    (void)fflush(stderr);
+    cr_assert_geq(dup2(kept, STDERR_FILENO), 0);
+    cr_expect_eq(status, TALLY_UNAVAILABLE, "%s", error.text);
+    cr_expect_eq(lseek(fileno(caught), 0, SEEK_END), 0, "something was printed");
+    PQfinish(session);
+    (void)fclose(caught);
+    (void)close(kept);
 }
