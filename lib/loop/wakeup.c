@@ -1,6 +1,9 @@
 #include "loop/loop.h"
 
+#include "core/log.h"
+
 #include <errno.h>
+#include <event2/event.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -13,8 +16,18 @@ struct tally_wakeup {
     void *context;
 };
 
+/* libevent would print it on standard error, between the lines of the log. */
+static void on_log(int severity, const char *text)
+{
+    tally_log(severity == EVENT_LOG_ERR    ? TALLY_LOG_ERROR
+              : severity == EVENT_LOG_WARN ? TALLY_LOG_WARNING
+                                           : TALLY_LOG_INFO,
+              "loop.libevent", TALLY_TEXT("text", text));
+}
+
 struct event_base *tally_loop_new(void)
 {
+    event_set_log_callback(on_log);
     struct event_config *config = event_config_new();
     if (config == NULL)
         return NULL;
