@@ -130,17 +130,17 @@ static void print_components(const json_t *all)
     }
 }
 
-static bool is_listed(const json_t *all, const char *name)
+const json_t *tally_status_component(const json_t *components, const char *name)
 {
     size_t index = 0;
     json_t *component = NULL;
-    json_array_foreach(all, index, component)
+    json_array_foreach(components, index, component)
     {
         const char *found = json_string_value(json_object_get(component, "component"));
         if (found != NULL && strcmp(found, name) == 0)
-            return true;
+            return component;
     }
-    return false;
+    return NULL;
 }
 
 bool tally_status_all_up(const json_t *all)
@@ -157,7 +157,7 @@ bool tally_status_all_up(const json_t *all)
     /* One for which memory ran out is not there. */
     for (size_t i = 0; i < PROBES; i++)
         for (size_t k = 0; k < 3 && probes[i].components[k] != NULL; k++)
-            if (!is_listed(all, probes[i].components[k]))
+            if (tally_status_component(all, probes[i].components[k]) == NULL)
                 return false;
     return true;
 }

@@ -42,7 +42,9 @@ tally_probe tally_probe_services;
 /* What all probes find, as an array; what does not answer within 5 s is shown as down. Owned by the
  * caller. */
 json_t *tally_status_collect(const struct tally_settings *settings);
-/* Whether every component is up, or paused as somebody asked for. */
+/* The first of that name, borrowed; NULL: there is none. */
+const json_t *tally_status_component(const json_t *components, const char *name);
+/* Whether every component is there and up, or paused as somebody asked for. */
 bool tally_status_all_up(const json_t *components);
 
 /* A component of this state and summary; `details` (may be NULL) is merged and released. */

@@ -19,19 +19,6 @@ enum {
     READ_TIMEOUT_MS = 5000,
 };
 
-static const json_t *component_of(const json_t *components, const char *name)
-{
-    size_t index = 0;
-    json_t *component = NULL;
-    json_array_foreach(components, index, component)
-    {
-        const char *found = json_string_value(json_object_get(component, "component"));
-        if (found != NULL && strcmp(found, name) == 0)
-            return component;
-    }
-    return NULL;
-}
-
 static bool zero(const json_t *component, const char *member)
 {
     const json_t *value = json_object_get(component, member);
@@ -41,8 +28,8 @@ static bool zero(const json_t *component, const char *member)
 static bool nothing_lags(const struct tally_settings *settings)
 {
     json_t *components = tally_status_collect(settings);
-    const json_t *relay = component_of(components, "relay");
-    const json_t *projector = component_of(components, "projector");
+    const json_t *relay = tally_status_component(components, "relay");
+    const json_t *projector = tally_status_component(components, "projector");
     bool done = zero(relay, "backlogEvents") && zero(projector, "lagEvents") &&
                 strcmp(json_string_value(json_object_get(projector, "state")), "up") == 0;
     json_decref(components);
