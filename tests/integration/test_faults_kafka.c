@@ -180,7 +180,9 @@ static enum tally_status consume(struct tally_consumer *consumer, struct tally_e
     return status == TALLY_OK ? read_all(consumer, error) : status;
 }
 
-static enum tally_status open_and_consume(struct tally_error *error)
+typedef enum tally_status consumer_work(struct tally_consumer *consumer, struct tally_error *error);
+
+static enum tally_status with_consumer(consumer_work *work, struct tally_error *error)
 {
     const struct tally_consumer_options options = {.brokers = test_brokers(),
                                                    .topic = topic,
@@ -190,9 +192,14 @@ static enum tally_status open_and_consume(struct tally_error *error)
     struct tally_consumer *consumer = NULL;
     enum tally_status status = tally_consumer_new(&options, &consumer, error);
     if (status == TALLY_OK)
-        status = consume(consumer, error);
+        status = work(consumer, error);
     tally_consumer_close(&consumer);
     return status;
+}
+
+static enum tally_status open_and_consume(struct tally_error *error)
+{
+    return with_consumer(consume, error);
 }
 
 static void send_two(void)
@@ -231,17 +238,7 @@ static enum tally_status join(struct tally_consumer *consumer, struct tally_erro
 
 static enum tally_status open_and_join(struct tally_error *error)
 {
-    const struct tally_consumer_options options = {.brokers = test_brokers(),
-                                                   .topic = topic,
-                                                   .group = topic,
-                                                   .instance_id = "",
-                                                   .on_log = on_log};
-    struct tally_consumer *consumer = NULL;
-    enum tally_status status = tally_consumer_new(&options, &consumer, error);
-    if (status == TALLY_OK)
-        status = join(consumer, error);
-    tally_consumer_close(&consumer);
-    return status;
+    return with_consumer(join, error);
 }
 
 Test(faults_kafka, a_member_owns_its_partitions_or_says_why_not)
