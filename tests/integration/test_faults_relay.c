@@ -239,14 +239,19 @@ static bool was_broken_off(struct tally_metrics *metrics)
 
 static enum tally_status publish(struct tally_error *error)
 {
+    static bool broken_off = false;
     struct tally_metrics *metrics = tally_metrics_new();
     struct tally_relay *relay = NULL;
+    /* What the relay before repeated may come behind the last event that was awaited of it; and
+     * what it could not save, this one repeats. */
+    const bool may_repeat = broken_off;
     append_events();
     enum tally_status status = tally_relay_start(&settings, metrics, &relay, error);
     if (status == TALLY_OK) {
         const int repeats = await_published();
         cr_assert(tally_relay_stop(&relay), "it does not stop after %s failed", faults_failed());
-        cr_expect(repeats == 0 || was_broken_off(metrics), "%d events came again", repeats);
+        broken_off = was_broken_off(metrics);
+        cr_expect(repeats == 0 || broken_off || may_repeat, "%d events came again", repeats);
     }
     tally_metrics_free(&metrics);
     return status;
