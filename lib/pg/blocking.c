@@ -73,3 +73,15 @@ enum tally_status tally_pg_exec_prepared(PGconn *connection, const char *name, i
     return judge(connection, PQexecPrepared(connection, name, count, values, NULL, NULL, 0),
                  expected, result, error);
 }
+
+enum tally_status tally_pg_rollback(PGconn *connection, enum tally_status status,
+                                    struct tally_error *error)
+{
+    struct tally_error of_rollback = {0};
+    const enum tally_status ended =
+        tally_pg_exec(connection, "rollback", 0, NULL, PGRES_COMMAND_OK, NULL, &of_rollback);
+    if (status != TALLY_OK || ended == TALLY_OK)
+        return status;
+    *error = of_rollback;
+    return ended;
+}

@@ -38,4 +38,10 @@ enum tally_status tally_pg_exec_prepared(PGconn *connection, const char *name, i
                                          PGresult **result,
                                          struct tally_error *error) TALLY_MUST_CHECK;
 
+/* Rolls the transaction back. Returns `status`, which it ended with, and leaves its error alone;
+ * where that is OK, what is wrong with the rollback: the next statement would be one of the old
+ * transaction. */
+enum tally_status tally_pg_rollback(PGconn *connection, enum tally_status status,
+                                    struct tally_error *error) TALLY_MUST_CHECK;
+
 #endif

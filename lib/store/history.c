@@ -139,12 +139,7 @@ enum tally_status tally_history_read(PGconn *connection, int64_t user_id, int64_
     if (status == TALLY_OK && rows != NULL)
         status = take_rows(rows, history, error);
     PQclear(rows);
-    struct tally_error ignored;
-    const enum tally_status ended = tally_pg_exec(connection, "rollback", 0, NULL, PGRES_COMMAND_OK,
-                                                  NULL, status == TALLY_OK ? error : &ignored);
-    /* The next read of this connection would be of the old snapshot. */
-    if (status == TALLY_OK)
-        status = ended;
+    status = tally_pg_rollback(connection, status, error);
     if (status != TALLY_OK)
         tally_history_release(history);
     return status;

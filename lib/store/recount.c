@@ -283,11 +283,6 @@ enum tally_status tally_recount_stream_next(PGconn *connection, int limit,
     return status;
 }
 
-void tally_recount_stream_end(PGconn *connection)
-{
-    PQclear(PQexec(connection, "rollback"));
-}
-
 /* Bernoulli sampling reads the table once and favours no part of it. */
 enum tally_status tally_recount_sample(PGconn *connection, int64_t wanted, int64_t *ids,
                                        size_t most, size_t *count, struct tally_error *error)
@@ -314,8 +309,7 @@ enum tally_status tally_recount_sample(PGconn *connection, int64_t wanted, int64
             ids[(*count)++] = number(rows, i, 0);
         PQclear(rows);
     }
-    PQclear(PQexec(connection, "rollback"));
-    return status;
+    return tally_pg_rollback(connection, status, error);
 }
 
 enum tally_status tally_recount_state(PGconn *connection, struct tally_recount_state *state,

@@ -74,17 +74,14 @@ enum tally_status tally_recount_timeline(PGconn *connection, int32_t *timeline,
 
 /* All users above `after_id` in the order of their ids, in one consistent snapshot however long the
  * reading takes. Posts and comments are grouped and counted in one pass over each, and PostgreSQL
- * merges them with the users in bounded memory. Begins a transaction, which
- * tally_recount_stream_end() ends; the connection serves nothing else meanwhile. `*users` receives
- * how many there are. */
+ * merges them with the users in bounded memory. The connection stays in the transaction of that
+ * snapshot: it is to be closed behind it. `*users` receives how many there are. */
 enum tally_status tally_recount_stream_begin(PGconn *connection, int64_t after_id, int64_t *users,
                                              struct tally_error *error) TALLY_MUST_CHECK;
 /* The next `limit` users; fewer at the end. */
 enum tally_status tally_recount_stream_next(PGconn *connection, int limit,
                                             struct tally_recount_rows *rows,
                                             struct tally_error *error) TALLY_MUST_CHECK;
-/* Also after a failure. */
-void tally_recount_stream_end(PGconn *connection);
 
 struct tally_recount_state {
     int64_t users;      /* rows, deleted ones included */

@@ -129,6 +129,5 @@ enum tally_status tally_relay_refill(PGconn *connection, int64_t hours,
     PQclear(rows);
     if (status == TALLY_OK)
         return tally_pg_exec(connection, "commit", 0, NULL, PGRES_COMMAND_OK, NULL, error);
-    PQclear(PQexec(connection, "rollback"));
-    return status;
+    return tally_pg_rollback(connection, status, error);
 }

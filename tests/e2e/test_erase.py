@@ -134,7 +134,7 @@ def test_nothing_of_an_erased_user_is_left_on_any_disk_and_nobody_else_is_touche
     assert {user: source[user][2] - row[2] for user, row in after.items()} == {user: 1 for user in others}
 
     for topic in (stack.topic, stack.dlq_topic):
-        until_expired(stack, topic, alter_topic)
+        until_expired(stack, topic)
     assert found(stack, person.texts) == {place: set() for place in before}
     stack.ctl("verify", check=FINE)
     assert [row for row in erase(stack, person.id)["remains"]] == [], "the receipt sees that the log has let go of it"

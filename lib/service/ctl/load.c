@@ -178,8 +178,8 @@ json_t *tally_load_errors_json(const struct tally_load_errors *errors)
 {
     json_t *object = json_object();
     for (size_t i = 0; i < errors->count; i++)
-        (void)json_object_set_new(object, errors->list[i].name,
-                                  json_integer((json_int_t)errors->list[i].count));
+        tally_ctl_json_set(&object, errors->list[i].name,
+                           json_integer((json_int_t)errors->list[i].count));
     return object;
 }
 

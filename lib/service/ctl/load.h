@@ -111,7 +111,7 @@ struct tally_load_report {
 
 /* Commands of the writing that were repeated until they were known to be done. */
 int64_t tally_load_repeated(const struct tally_load_report *report);
-/* Counts by name, as an object owned by the caller. */
+/* Counts by name, as an object owned by the caller; NULL: no memory. */
 json_t *tally_load_errors_json(const struct tally_load_errors *errors);
 /* For a report: 1234 us as 1.234. */
 double tally_load_milliseconds(int64_t microseconds);

@@ -196,7 +196,6 @@ static enum tally_status fill_from(struct fill *fill, int64_t after_id, struct t
         status = rebuild_check_room(rebuild, fill->total, error);
     if (status == TALLY_OK)
         status = read_all(fill, error);
-    tally_recount_stream_end(fill->connection);
     return status;
 }
 

@@ -49,10 +49,10 @@ void tally_probe_add(json_t *components, const char *component, const char *stat
     va_end(arguments);
     json_t *object =
         json_pack("{s:s,s:s,s:s}", "component", component, "state", state, "summary", summary);
-    if (details != NULL)
-        (void)json_object_update(object, details);
+    if (json_object_update(object, details) == 0)
+        (void)json_array_append(components, object);
     json_decref(details);
-    (void)json_array_append_new(components, object);
+    json_decref(object);
 }
 
 static void *run_task(void *context)
@@ -88,8 +88,8 @@ static void collect(struct task *task, size_t probe, const struct timespec *due,
         return;
     }
     for (size_t i = 0; i < 3 && probes[probe].components[i] != NULL; i++)
-        tally_probe_add(all, probes[probe].components[i], "down", NULL, "no answer within %d s",
-                        ALL_MS / 1000);
+        tally_probe_add(all, probes[probe].components[i], "down", json_object(),
+                        "no answer within %d s", ALL_MS / 1000);
 }
 
 static void print_partitions(const json_t *partitions)

@@ -150,9 +150,9 @@ static double longer(double left_s, double right_s)
     return left_s > right_s ? left_s : right_s;
 }
 
-/* Adds "partitions" to `details` and sums up; `*lag_s` is -1 where it is not known. */
-static void describe_partitions(const struct projector *projector, json_t *details, int64_t *lag,
-                                double *lag_s, int32_t *lost)
+/* A list of the partitions, and their sums; `*lag_s` is -1 where it is not known. */
+static json_t *describe_partitions(const struct projector *projector, int64_t *lag, double *lag_s,
+                                   int32_t *lost)
 {
     json_t *list = json_array();
     for (int32_t i = 0; i < projector->count; i++) {
@@ -166,16 +166,14 @@ static void describe_partitions(const struct projector *projector, json_t *detai
         json_t *row = json_pack("{s:i,s:I,s:I}", "partition", (int)i, "low",
                                 (json_int_t)partition->low, "high", (json_int_t)partition->high);
         if (partition->present) {
-            json_t *position =
-                json_pack("{s:I,s:I,s:I,s:o}", "epoch", (json_int_t)partition->epoch, "offset",
-                          (json_int_t)partition->offset, "lagEvents", (json_int_t)behind,
-                          "freshSecondsAgo", seconds_json(age_s));
-            (void)json_object_update(row, position);
-            json_decref(position);
+            tally_ctl_json_set(&row, "epoch", json_integer(partition->epoch));
+            tally_ctl_json_set(&row, "offset", json_integer(partition->offset));
+            tally_ctl_json_set(&row, "lagEvents", json_integer(behind));
+            tally_ctl_json_set(&row, "freshSecondsAgo", seconds_json(age_s));
         }
         tally_ctl_json_append(&list, row);
     }
-    (void)json_object_set_new(details, "partitions", list);
+    return list;
 }
 
 static void add_projector(json_t *components, const struct tally_settings *settings,
@@ -187,14 +185,12 @@ static void add_projector(json_t *components, const struct tally_settings *setti
     int64_t lag = 0;
     double lag_s = 0;
     int32_t lost = 0;
-    json_t *details = json_object();
-    describe_partitions(projector, details, &lag, &lag_s, &lost);
-    json_t *sums = json_pack("{s:I,s:s,s:s,s:I,s:I,s:o}", "generation",
-                             (json_int_t)projector->generation, "group", settings->consumer_group,
-                             "groupState", group_state, "members", (json_int_t)members, "lagEvents",
-                             (json_int_t)lag, "lagSeconds", seconds_json(lag_s));
-    (void)json_object_update(details, sums);
-    json_decref(sums);
+    json_t *partitions = describe_partitions(projector, &lag, &lag_s, &lost);
+    json_t *details =
+        json_pack("{s:o,s:I,s:s,s:s,s:I,s:I,s:o}", "partitions", partitions, "generation",
+                  (json_int_t)projector->generation, "group", settings->consumer_group,
+                  "groupState", group_state, "members", (json_int_t)members, "lagEvents",
+                  (json_int_t)lag, "lagSeconds", seconds_json(lag_s));
     if (projector->redis_error.status != TALLY_OK) {
         tally_probe_add(components, "projector", "unhealthy", details,
                         "positions are not known: %s", projector->redis_error.text);
@@ -206,10 +202,10 @@ static void add_projector(json_t *components, const struct tally_settings *setti
     if (pause->paused)
         (void)snprintf(pause_text, sizeof pause_text, "paused since %s%s%.100s; ", since,
                        pause->reason[0] != '\0' ? ": " : "", pause->reason);
-    (void)json_object_set_new(details, "paused",
-                              pause->paused
-                                  ? json_pack("{s:s,s:s}", "since", since, "reason", pause->reason)
-                                  : json_null());
+    tally_ctl_json_set(&details, "paused",
+                       pause->paused
+                           ? json_pack("{s:s,s:s}", "since", since, "reason", pause->reason)
+                           : json_null());
     bool late = lag > 0 && lag_s > LAG_LONG_S;
     char events[TALLY_NUMBER_BYTES], age[TALLY_DURATION_BYTES] = "for how long is not known";
     char lost_text[64] = "";
@@ -248,9 +244,9 @@ void tally_probe_kafka(const struct tally_settings *settings, json_t *components
         add_projector(components, settings, &projector);
     } else {
         bool answered = status == TALLY_NOT_FOUND;
-        tally_probe_add(components, "kafka", answered ? "unhealthy" : "down", NULL, "%s",
+        tally_probe_add(components, "kafka", answered ? "unhealthy" : "down", json_object(), "%s",
                         error.text);
-        tally_probe_add(components, "projector", "down", NULL,
+        tally_probe_add(components, "projector", "down", json_object(),
                         "lag is not known without the topic's offsets");
     }
     tally_kafka_admin_free(&admin);

@@ -52,7 +52,7 @@ void tally_probe_letters(const struct tally_settings *settings, json_t *componen
         add_count(components, &book, unread);
     else
         tally_probe_add(components, "dead-letters",
-                        status == TALLY_UNAVAILABLE ? "down" : "unhealthy", NULL, "not known: %s",
-                        error.text);
+                        status == TALLY_UNAVAILABLE ? "down" : "unhealthy", json_object(),
+                        "not known: %s", error.text);
     tally_letter_book_close(&book);
 }

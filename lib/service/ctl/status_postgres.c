@@ -252,7 +252,7 @@ void tally_probe_postgres(const struct tally_settings *settings, json_t *compone
         add_relay(components, &relay);
         return;
     }
-    tally_probe_add(components, "postgresql", connected ? "unhealthy" : "down", NULL, "%s",
+    tally_probe_add(components, "postgresql", connected ? "unhealthy" : "down", json_object(), "%s",
                     error.text);
-    tally_probe_add(components, "relay", "down", NULL, "not known: it is in PostgreSQL");
+    tally_probe_add(components, "relay", "down", json_object(), "not known: it is in PostgreSQL");
 }

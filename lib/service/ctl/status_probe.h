@@ -47,7 +47,8 @@ const json_t *tally_status_component(const json_t *components, const char *name)
 /* Whether every component is there and up, or paused as somebody asked for. */
 bool tally_status_all_up(const json_t *components);
 
-/* A component of this state and summary; `details` (may be NULL) is merged and released. */
+/* A component of this state and summary; `details` is merged and released. Without memory, also
+ * where `details` is NULL, the component is not added, which tally_status_all_up() sees. */
 void tally_probe_add(json_t *components, const char *component, const char *state, json_t *details,
                      const char *format, ...) TALLY_PRINTF(5, 6);
 

@@ -46,7 +46,7 @@ void tally_probe_redis(const struct tally_settings *settings, json_t *components
     if (redis != NULL)
         tally_redis_close(&redis);
     if (status != TALLY_OK) {
-        tally_probe_add(components, "redis", connected ? "unhealthy" : "down", NULL, "%s",
+        tally_probe_add(components, "redis", connected ? "unhealthy" : "down", json_object(), "%s",
                         error.text);
         return;
     }

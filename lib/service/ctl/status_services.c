@@ -82,7 +82,8 @@ void tally_probe_services(const struct tally_settings *settings, json_t *compone
     struct event_base *base = tally_loop_new();
     if (base == NULL) {
         for (size_t i = 0; i < SERVICES; i++)
-            tally_probe_add(components, services[i].name, "down", NULL, "no memory to ask");
+            tally_probe_add(components, services[i].name, "down", json_object(),
+                            "no memory to ask");
         return;
     }
     for (size_t i = 0; i < SERVICES; i++)

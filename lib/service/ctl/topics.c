@@ -187,7 +187,7 @@ static void note_config(void *context, const char *name, const char *value)
         "min.insync.replicas", "compression.type", "max.message.bytes"};
     for (size_t i = 0; i < sizeof shown / sizeof shown[0]; i++)
         if (strcmp(name, shown[i]) == 0)
-            (void)json_object_set_new(context, name, json_string(value));
+            tally_ctl_json_set(context, name, json_string(value));
 }
 
 static enum tally_status describe(struct tally_kafka_admin *admin, const char *name, json_t **out,
@@ -205,7 +205,7 @@ static enum tally_status describe(struct tally_kafka_admin *admin, const char *n
     }
     json_t *configs = json_object();
     if (status == TALLY_OK && partitions > 0)
-        status = tally_kafka_admin_configs(admin, name, TIMEOUT_MS, note_config, configs, error);
+        status = tally_kafka_admin_configs(admin, name, TIMEOUT_MS, note_config, &configs, error);
     if (status == TALLY_OK)
         *out = json_pack("{s:s,s:b,s:i,s:i,s:I,s:o}", "topic", name, "exists", partitions > 0,
                          "partitions", (int)partitions, "brokers", brokers, "offsets",

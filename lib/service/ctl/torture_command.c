@@ -238,12 +238,12 @@ static int list_faults(const struct tally_ctl *ctl, const struct tally_faults *f
         if (!ctl->json)
             (void)printf("%-24s %s%s%s\n", fault->name, fault->inject,
                          fault->heal[0] != '\0' ? "  |  " : "", fault->heal);
-        (void)json_array_append_new(
-            list, json_pack("{s:s,s:s,s:s?,s:I,s:I,s:I}", "fault", fault->name, "inject",
-                            fault->inject, "heal", fault->heal[0] != '\0' ? fault->heal : NULL,
-                            "lastsLeastMs", (json_int_t)fault->lasts_least_ms, "lastsMostMs",
-                            (json_int_t)fault->lasts_most_ms, "recoversMs",
-                            (json_int_t)fault->recovers_ms));
+        tally_ctl_json_append(&list, json_pack("{s:s,s:s,s:s?,s:I,s:I,s:I}", "fault", fault->name,
+                                               "inject", fault->inject, "heal",
+                                               fault->heal[0] != '\0' ? fault->heal : NULL,
+                                               "lastsLeastMs", (json_int_t)fault->lasts_least_ms,
+                                               "lastsMostMs", (json_int_t)fault->lasts_most_ms,
+                                               "recoversMs", (json_int_t)fault->recovers_ms));
     }
     if (ctl->json)
         return tally_ctl_print_json(ctl, json_pack("{s:o}", "faults", list), TALLY_CTL_FINE);
@@ -308,7 +308,7 @@ static int run(struct tally_ctl *ctl, const struct torture_options *torture)
     if (ctl->json) {
         json_t *json = torture_report_json(torture, report);
         if (status != TALLY_OK)
-            (void)json_object_set_new(json, "error", tally_ctl_error_json(&error));
+            tally_ctl_json_set(&json, "error", tally_ctl_error_json(&error));
         code = tally_ctl_print_json(ctl, json, code);
     } else {
         torture_report_print(torture, report);

@@ -71,7 +71,7 @@ json_t *torture_report_json(const struct torture_options *options,
 {
     json_t *reads = json_object();
     for (size_t i = 0; i < TORTURE_READS; i++)
-        (void)json_object_set_new(reads, read_names[i], json_integer((json_int_t)report->reads[i]));
+        tally_ctl_json_set(&reads, read_names[i], json_integer((json_int_t)report->reads[i]));
     return json_pack(
         "{s:I,s:f,s:I,s:I,s:b,s:b,s:o,s:o,s:o,s:{s:I,s:I},s:s?,s:s?,s:I,s:o}", "seed",
         (json_int_t)options->seed, "seconds", report->seconds, "rounds", (json_int_t)report->rounds,

@@ -4,6 +4,7 @@ import os
 import subprocess
 from urllib.parse import urlsplit, urlunsplit
 
+from support.kafka import alter_topic, settings_of
 from support.stack import psql, required
 from support.wait import until
 
@@ -83,11 +84,14 @@ def found(stack, texts, places=tuple(PLACES)):
     return result
 
 
-def until_expired(stack, topic, expire):
-    """Has the topic's retention end at once; waits until no segment holds a record."""
-    expire(stack.brokers, topic, {"retention.ms": 1, "segment.ms": 1, "file.delete.delay.ms": 1})
+def until_expired(stack, topic):
+    """Has the topic's retention end at once until no segment holds a record; then it is as before."""
+    at_once = {"retention.ms": 1, "segment.ms": 1, "file.delete.delay.ms": 1}
+    before = settings_of(stack.brokers, topic, at_once)
+    alter_topic(stack.brokers, topic, at_once)
     folder = os.path.join(required("TALLY_LOCAL_DIR"), "kafka", "data", f"{topic}-*")
     until(f"the segments of {topic} are gone", lambda: not any(
         os.path.getsize(path) for path in glob.glob(os.path.join(folder, "*.log*"))), 120, 0.5)
+    alter_topic(stack.brokers, topic, before)
 
 
