@@ -322,6 +322,33 @@ Test(store, a_large_post_vanishes_at_once_and_its_comments_are_swept_with_their_
     expect_sound(database.connection);
 }
 
+/* The plans are those of a session that began while there were no posts. */
+Test(store, posts_are_found_by_their_ids_also_by_plans_that_are_older_than_they_are)
+{
+    enum { POSTS = 3000, WRITES = 20 };
+    int64_t ada = make_user(&writer, "ada@example.org");
+    for (int i = 0; i < WRITES; i++) {
+        int64_t post = make_post(&writer, ada);
+        (void)make_comment(&writer, post, ada);
+        expect_status(delete_post(post), TALLY_OK);
+    }
+    char sql[128];
+    (void)snprintf(sql, sizeof sql,
+                   "insert into posts (id, author_id, title, body) select i, %lld, 't', 'b' from"
+                   " generate_series(1, %d) as i",
+                   (long long)ada, POSTS);
+    test_database_run(database.connection, sql);
+    for (int i = 1; i <= WRITES; i++) {
+        (void)make_comment(&writer, i, ada);
+        expect_status(delete_post(i), TALLY_OK);
+    }
+    writer_close(&writer); /* a session that ends tells what it has read */
+    cr_expect_lt(number("select idx_tup_read from pg_stat_user_indexes"
+                        " where indexrelname = 'posts_of_author'"),
+                 POSTS);
+    writer_open(&writer, database.dsn, 2, 10000);
+}
+
 Test(store, a_deleted_user_leaves_no_personal_data_and_takes_everything_along)
 {
     int64_t ada = make_user(&writer, "ada@example.org");
