@@ -5,6 +5,7 @@
 #include "model_fixture.h"
 #include "service/ctl/ctl.h"
 #include "service/ctl/rebuild.h"
+#include "service/ctl/status_probe.h"
 
 #include <criterion/criterion.h>
 #include <inttypes.h>
@@ -21,7 +22,8 @@ enum {
     ERASED = 3,
     RUNS_MOST = 1000,
     CALLS_OF_RETRY = 70,
-    CALLS_OF_ERASE = 40
+    CALLS_OF_ERASE = 40,
+    CALLS_OF_STATUS = 80
 };
 enum { TEXT_BYTES = 1 << 16, ARGUMENTS_MOST = 16 };
 
@@ -30,6 +32,7 @@ static char receipt[64];
 static int out, err;     /* files in the place of standard output and standard error */
 static json_t *expected; /* what the first run printed */
 static int lines_expected;
+static struct tally_ctl ctl;
 
 static char *saved_dsn; /* of the server that the tests share */
 
@@ -180,35 +183,40 @@ static void expect_result(const char *text)
     json_decref(result);
 }
 
-/* Runs a command as its line says. `*code` is its exit code; what it printed is judged where it is
- * not that of a failure. */
-static enum tally_status run(int (*command)(struct tally_ctl *ctl, int argc, char **argv),
-                             const char *line, int *code, struct tally_error *error)
+/* Runs a command as its line says, with what it prints in `out` and `err`; returns its exit code.
+ */
+static int run_into_files(int (*command)(struct tally_ctl *ctl, int argc, char **argv),
+                          const char *line)
 {
     char words[256];
     char *argv[ARGUMENTS_MOST] = {NULL};
     char *rest = NULL;
     int argc = 0;
-    static struct tally_ctl ctl;
     ctl = (struct tally_ctl){.config = {.program = TALLY_PROGRAM_CTL}};
     (void)snprintf(words, sizeof words, "%s", line);
     for (char *word = strtok_r(words, " ", &rest); word != NULL; word = strtok_r(NULL, " ", &rest))
         argv[argc++] = word;
+    empty(out);
+    empty(err);
     const int saved = dup(STDERR_FILENO);
     cr_assert_eq(dup2(err, STDERR_FILENO), STDERR_FILENO);
-    *code = command(&ctl, argc, argv);
+    const int code = command(&ctl, argc, argv);
     (void)faults_end();
     (void)fflush(stdout);
     cr_assert_eq(dup2(saved, STDERR_FILENO), STDERR_FILENO);
     (void)close(saved);
-    enum tally_status status = TALLY_OK;
-    if (*code == TALLY_CTL_FINE || *code == TALLY_CTL_DIFFERENT)
-        (ctl.json ? expect_result : expect_lines)(text_of(out));
-    else
-        status = tally_fail(error, TALLY_INTERNAL, "%s", text_of(err));
-    empty(out);
-    empty(err);
-    return status;
+    return code;
+}
+
+/* The same; what it printed is judged where `*code` is not that of a failure. */
+static enum tally_status run(int (*command)(struct tally_ctl *ctl, int argc, char **argv),
+                             const char *line, int *code, struct tally_error *error)
+{
+    *code = run_into_files(command, line);
+    if (*code != TALLY_CTL_FINE && *code != TALLY_CTL_DIFFERENT)
+        return tally_fail(error, TALLY_INTERNAL, "%s", text_of(err));
+    (ctl.json ? expect_result : expect_lines)(text_of(out));
+    return TALLY_OK;
 }
 
 /* The same, where any other exit code is wrong. */
@@ -490,4 +498,39 @@ static enum tally_status describe_topics(struct tally_error *error)
 Test(faults_ctl, topics_are_described_or_it_is_said_why_not)
 {
     expect_each(describe_topics);
+}
+
+/* No service runs here, so that not all can be up, and what is said to be up is told as whole as
+ * the first time. */
+static enum tally_status show_status(struct tally_error *error)
+{
+    const int code = run_into_files(tally_ctl_status, "status --json");
+    if (code == TALLY_CTL_FAILED)
+        return tally_fail(error, TALLY_INTERNAL, "%s", text_of(err));
+    json_t *result = json_loads(text_of(out), 0, NULL);
+    const json_t *components = json_object_get(result, "components");
+    cr_assert(code == TALLY_CTL_DIFFERENT && json_is_array(components),
+              "exit code %d after %s failed: %.2000s", code, faults_failed(), text_of(out));
+    if (expected == NULL)
+        expected = json_incref(result);
+    size_t i = 0;
+    json_t *shown = NULL;
+    json_array_foreach((json_t *)(uintptr_t)components, i, shown)
+    {
+        const char *name = json_string_value(json_object_get(shown, "component"));
+        const char *state = json_string_value(json_object_get(shown, "state"));
+        cr_assert(name != NULL && state != NULL, "after %s failed", faults_failed());
+        cr_expect(
+            strcmp(state, "up") != 0 ||
+                alike(tally_status_component(json_object_get(expected, "components"), name), shown),
+            "after %s failed: %.2000s", faults_failed(), text_of(out));
+    }
+    json_decref(result);
+    return TALLY_OK;
+}
+
+Test(faults_ctl, a_component_is_up_and_told_of_whole_or_it_is_not_up)
+{
+    cr_expect_gt(faults_each_place(show_status, FAULTS_OF_ALL_THREADS, CALLS_OF_STATUS),
+                 30 / FAULTS_STRIDE);
 }
