@@ -54,6 +54,9 @@
  * true counts and not the ones beside it. */
 #define TALLY_VIEW_USER_FLAGGED "flagged"
 #define TALLY_VIEW_LOST "lost"
+/* Absent, or the highest version that a repair has replaced: up to that one, equal versions do not
+ * mean equal answers. */
+#define TALLY_VIEW_USER_CORRECTED "corrected"
 
 /* Fields of a partition's position. Its absence means that the partition is lost, or never was. */
 #define TALLY_VIEW_POSITION_EPOCH "epoch"           /* another one for each writer that begins */

@@ -57,6 +57,7 @@ struct tally_lookup_user {
     struct tally_lookup_text email;
     struct tally_lookup_text avatar;
     bool degraded;       /* flagged: may differ from the source until repaired */
+    bool corrected;      /* repaired since it was first shown at this version */
     int64_t fresh_at_ms; /* wall clock when the projector last held all that Kafka had for the
                             user's partition; 0: not known */
 };

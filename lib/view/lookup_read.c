@@ -14,9 +14,9 @@
 static const char *const user_fields[] = {
     TALLY_VIEW_USER_VERSION, TALLY_VIEW_USER_POSTS,   TALLY_VIEW_USER_COMMENTS,
     TALLY_VIEW_USER_DELETED, TALLY_VIEW_USER_FLAGGED, TALLY_VIEW_USER_NAME,
-    TALLY_VIEW_USER_EMAIL,   TALLY_VIEW_USER_AVATAR,
+    TALLY_VIEW_USER_EMAIL,   TALLY_VIEW_USER_AVATAR,  TALLY_VIEW_USER_CORRECTED,
 };
-enum { VERSION, POSTS, COMMENTS, DELETED, FLAGGED, NAME, EMAIL, AVATAR, USER_FIELDS };
+enum { VERSION, POSTS, COMMENTS, DELETED, FLAGGED, NAME, EMAIL, AVATAR, CORRECTED, USER_FIELDS };
 
 /* Who asked for a read. The first lives in the read itself, which most reads have alone. */
 struct asker {
@@ -105,6 +105,11 @@ static enum tally_status parse_user(const struct redisReply *reply, struct tally
     if (field[DELETED]->type != REDIS_REPLY_NIL)
         return TALLY_USER_NOT_FOUND;
     user->degraded = field[FLAGGED]->type != REDIS_REPLY_NIL;
+    int64_t corrected = 0;
+    if (field[CORRECTED]->type != REDIS_REPLY_NIL &&
+        !tally_lookup_reply_integer(field[CORRECTED], &corrected))
+        return TALLY_PROTOCOL;
+    user->corrected = corrected >= user->version;
     user->name = text_of(field[NAME]);
     user->email = text_of(field[EMAIL]);
     user->avatar = text_of(field[AVATAR]);

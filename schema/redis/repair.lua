@@ -14,6 +14,9 @@
 -- hash does not even tell that much, so that it is left for another attempt until they are known; and
 -- so is who is not at the version any more that was seen before the recount.
 --
+-- A version that was read with other counts or another profile is no longer what tells whether a
+-- reader has the right ones: `corrected` keeps the highest such version, as long as it is not passed.
+--
 -- KEYS  position, totals, then the users' keys
 -- ARGV  for each user: version (0: there is no such user, the key goes), timeline, posts, comments,
 --       deleted (1 or ""), seen version, known (1 or ""), posts and comments since the version that
@@ -39,7 +42,7 @@ end
 local totals = call('EXISTS', KEYS[2]) == 1
 local outcome, arg, changed = {epoch}, 1, false
 for key = 3, #KEYS do
-    local old = call('HMGET', KEYS[key], 'v', 'posts', 'comments', 'deleted', 'tl', 'flagged')
+    local old = call('HMGET', KEYS[key], 'v', 'posts', 'comments', 'deleted', 'tl', 'flagged', 'corrected')
     local version, stored = tonumber(ARGV[arg]), tonumber(old[1]) or 0
     local seen, known = tonumber(ARGV[arg + 5]), ARGV[arg + 6] ~= ''
     local last = arg + 10 + tonumber(ARGV[arg + 10])
@@ -79,6 +82,10 @@ for key = 3, #KEYS do
         call('DEL', KEYS[key])
         if version > 0 then
             call('HSET', KEYS[key], unpack(ARGV, arg + 11, last))
+        end
+        local corrected = math.max(stored, tonumber(old[7]) or 0)
+        if corrected >= version and version > 0 and ARGV[arg + 4] == '' then
+            call('HSET', KEYS[key], 'corrected', string.format('%.0f', corrected))
         end
         outcome[key - 1] = 1
         changed = true

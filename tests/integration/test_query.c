@@ -96,6 +96,20 @@ Test(query, a_flagged_user_is_degraded_and_never_304)
     cr_assert_eq(answer.status, 200);
 }
 
+Test(query, a_repaired_user_is_never_304_at_the_version_that_it_was_shown_otherwise_at)
+{
+    fixture_set_user(&fixture, GENERATION, 42, "posts 7 corrected 5");
+    struct answer answer =
+        fixture_get_with(&fixture, "GET", "/v1/users/42", "If-None-Match: \"5\"\r\n");
+    cr_assert_eq(answer.status, 200);
+    cr_assert(has(&answer, "\"postCount\":7"));
+    cr_assert_str_eq(answer.etag, "");
+    fixture_set_user(&fixture, GENERATION, 42, "v 6 posts 8");
+    answer = fixture_get_with(&fixture, "GET", "/v1/users/42", "If-None-Match: \"6\"\r\n");
+    cr_assert_eq(answer.status, 304);
+    cr_assert_str_eq(answer.etag, "\"6\"");
+}
+
 Test(query, a_user_known_only_by_an_event_that_could_not_be_read_is_503_and_never_404)
 {
     fixture_set_user(&fixture, GENERATION, 78, "flagged 1");

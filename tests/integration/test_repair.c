@@ -72,6 +72,28 @@ Test(repair, a_wrong_number_that_no_event_made_leaves_the_totals_alone)
     model_expect_equal(&model);
 }
 
+/* Readers who were shown the wrong number hold its version. */
+Test(repair, the_version_that_was_shown_wrong_is_kept_until_it_is_passed)
+{
+    model_set_field(&model, 0, 2, "posts", "70");
+    repair(2);
+    cr_assert_str_eq(model_field(&model, 0, 2, "corrected"), "5");
+    /* One of a history that is gone, which will be given out again. */
+    model_set_field(&model, 0, 2, "v", "7");
+    repair_as(2, true);
+    cr_assert_str_eq(model_field(&model, 0, 2, "corrected"), "7");
+    model_add(&model, 2, 6, 6);
+    fixture_await_version(&model.log, 2, 6);
+    repair(2);
+    cr_assert_str_eq(model_field(&model, 0, 2, "corrected"), "7");
+    model_add(&model, 2, 7, 8);
+    fixture_await_version(&model.log, 2, 8);
+    model_set_field(&model, 0, 2, "v", "7");
+    repair(2);
+    cr_assert_str_eq(model_field(&model, 0, 2, "v"), "8");
+    cr_assert_str_eq(model_field(&model, 0, 2, "corrected"), "-");
+}
+
 Test(repair, events_that_the_recount_is_ahead_of_are_counted_once)
 {
     model_write(&model, 3, 6, 7);

@@ -56,11 +56,18 @@ environment_write() { # environment_write FUNCTION…: .local/env appears whole 
     mv -- "$STATE/env.new" "$STATE/env"
 }
 
-# .local/process is deploy/local/process for this stack, for whoever knows only where its state is.
-process_write() {
-    printf '#!/usr/bin/env bash\nTALLY_LOCAL_DIR=%q exec %q "$@"\n' "$STATE" "$ROOT/deploy/local/process" >"$STATE/process.new"
-    chmod 0755 -- "$STATE/process.new"
-    mv -- "$STATE/process.new" "$STATE/process"
+# For whoever knows only where the state of this stack is: .local/process is deploy/local/process, .local/kafka-topics is
+# Kafka's tool of that name.
+tools_write() {
+    printf '#!/usr/bin/env bash\nTALLY_LOCAL_DIR=%q exec %q "$@"\n' "$STATE" "$ROOT/deploy/local/process" | tool_write process
+    printf '#!/usr/bin/env bash\nexec java -Xmx128m -cp %q org.apache.kafka.tools.TopicCommand --bootstrap-server %q "$@"\n' \
+        "$KAFKA_LIBS/*" "127.0.0.1:${PORT[kafka]}" | tool_write kafka-topics
+}
+
+tool_write() { # tool_write NAME: what it reads
+    cat >"$STATE/$1.new"
+    chmod 0755 -- "$STATE/$1.new"
+    mv -- "$STATE/$1.new" "$STATE/$1"
 }
 
 # The settings of one service; the rest are the defaults of the settings table.
@@ -135,7 +142,9 @@ services_start() {
     mapfile -t settings < <(servers_environment)
     local -a ctl=(env "${settings[@]}" "$ROOT/build/release/bin/tallyctl")
     run_step "Migrating the schema" "$LOG/migrate.log" "the log is $LOG/migrate.log" "${ctl[@]}" migrate
-    run_step "Creating the topic" "$LOG/topics.log" "the log is $LOG/topics.log" "${ctl[@]}" topics create
+    # Topics that are there stay as they are, also with other partitions than the default.
+    "${ctl[@]}" topics status >"$LOG/topics.log" 2>&1 ||
+        run_step "Creating the topic" "$LOG/topics.log" "the log is $LOG/topics.log" "${ctl[@]}" topics create
     for name in command projector query; do
         process_runs "$name" || service_start "$name"
     done

@@ -18,13 +18,13 @@ struct user_request {
     int wait_seconds;
 };
 
-/* An answer that says "degraded" carries no ETag and is never a 304: repair corrects the counts
- * without a new version, so that a tag made of the version would hide it. */
+/* Repair corrects a user without a new version, so that a tag made of the version would hide it: an
+ * answer that says "degraded", or was corrected at its version, carries no ETag and is never a 304. */
 static void answer_user(const struct user_request *request, const struct tally_lookup_user *user)
 {
     struct tally_http_exchange *exchange = request->exchange;
     tally_query_answer_freshness(exchange, user->fresh_at_ms);
-    if (!user->degraded) {
+    if (!user->degraded && !user->corrected) {
         char tag[TALLY_ID_TEXT_BYTES + 2];
         tag[0] = '"';
         size_t length = tally_id_format(user->version, tag + 1);
