@@ -15,7 +15,8 @@ static const char view_sql[] =
     " coalesce((select l.pid from pg_locks l where l.locktype = 'advisory' and l.granted"
     "  and l.objsubid = 1"
     "  and l.database = (select oid from pg_database where datname = current_database())"
-    "  and (l.classid::bigint << 32 | l.objid::bigint) = $1::bigint limit 1), 0)"
+    "  and (l.classid::bigint << 32 | l.objid::bigint) = $1::bigint limit 1), 0),"
+    " coalesce(partitions, 0)"
     " from relay_position";
 
 static const char pause_sql[] =
@@ -69,6 +70,7 @@ enum tally_status tally_relay_view_read(PGconn *connection, struct tally_relay_v
         view->whole = PQgetvalue(rows, 0, 4)[0] == 't';
         view->reached_seq = number(rows, 5);
         view->leader_pid = number(rows, 6);
+        view->partitions = number(rows, 7);
     }
     PQclear(rows);
     return status;

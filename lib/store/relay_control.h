@@ -17,6 +17,7 @@ struct tally_relay_view {
     bool whole;          /* everything visible at the position's snapshot is published */
     int64_t reached_seq; /* while it is not: the last one sent on the way, 0: none yet */
     int64_t leader_pid;  /* backend of the relay that leads; 0: nobody does */
+    int64_t partitions;  /* that events go by; 0: no relay has said */
 };
 
 enum tally_status tally_relay_view_read(PGconn *connection, struct tally_relay_view *view,

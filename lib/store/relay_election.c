@@ -36,6 +36,9 @@ static const char adopt_position_sql[] =
     "update relay_position set system_identifier = $1::bigint, snapshot = null, target = null,"
     " reached_seq = null";
 
+static const char note_partitions_sql[] =
+    "update relay_position set partitions = $1::int where only_row and epoch = $2::bigint";
+
 static const char attend_sql[] =
     "select epoch, to_char(paused_at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),"
     " pause_reason from relay_position where only_row";
@@ -177,5 +180,21 @@ enum tally_status tally_relay_reader_attend(struct tally_relay_reader *reader,
         (void)snprintf(orders->reason, sizeof orders->reason, "%s", PQgetvalue(rows, 0, 2));
     }
     PQclear(rows);
+    return status;
+}
+
+enum tally_status tally_relay_reader_note_partitions(struct tally_relay_reader *reader,
+                                                     int32_t partitions, struct tally_error *error)
+{
+    char count[NUMBER_BYTES], epoch[NUMBER_BYTES];
+    (void)snprintf(count, sizeof count, "%" PRId32, partitions);
+    (void)snprintf(epoch, sizeof epoch, "%" PRId64, reader->epoch);
+    const char *const values[] = {count, epoch};
+    PGresult *result = NULL;
+    enum tally_status status = tally_pg_exec(reader->connection, note_partitions_sql, 2, values,
+                                             PGRES_COMMAND_OK, &result, error);
+    if (status == TALLY_OK && strcmp(PQcmdTuples(result), "1") != 0)
+        status = tally_fail(error, TALLY_FENCED, "another relay was elected after epoch %s", epoch);
+    PQclear(result);
     return status;
 }

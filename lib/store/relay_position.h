@@ -88,6 +88,11 @@ enum tally_status tally_relay_reader_next(struct tally_relay_reader *reader,
 enum tally_status tally_relay_reader_save(struct tally_relay_reader *reader,
                                           const struct tally_relay_position *position,
                                           struct tally_error *error) TALLY_MUST_CHECK;
+/* Says for whoever reads the topic that events go by this partition count from now on; all that
+ * went by another one must have been acknowledged. FENCED: another leader was elected since. */
+enum tally_status tally_relay_reader_note_partitions(struct tally_relay_reader *reader,
+                                                     int32_t partitions,
+                                                     struct tally_error *error) TALLY_MUST_CHECK;
 /* What an operator wants of the relay (store/relay_control.h). */
 #define TALLY_PAUSE_REASON_MOST 200
 struct tally_relay_orders {

@@ -253,6 +253,13 @@ static void save(const char *const *values)
     simulated_postgres_check_position();
 }
 
+static void note_partitions(const char *const *values)
+{
+    struct simulated_postgres *postgres = simulation->postgres;
+    const bool current = strtoll(values[1], NULL, 10) == postgres->position.epoch;
+    (void)snprintf(postgres->changed_rows, sizeof postgres->changed_rows, "%d", current);
+}
+
 static PGresult *try_lock(struct session *asking)
 {
     bool free_to_take = true;
@@ -328,6 +335,8 @@ static PGresult *perform(struct session *session, const char *sql, const char *c
         return one_number(1);
     if (begins(sql, "save"))
         save(values);
+    else if (begins(sql, "update relay_position set partitions"))
+        note_partitions(values);
     else if (!begins(sql, "set "))
         simulation_fail("a statement the simulation does not know: %.60s", sql);
     return NULL;

@@ -221,7 +221,8 @@ static void queue_event(struct fixture *fixture, const struct tally_event *event
         headers[i] = (struct tally_producer_header){encoded.list[i].name, encoded.list[i].value,
                                                     encoded.list[i].length};
     const struct tally_producer_message message = {
-        .partition = tally_partition_of(event->user_id, FIXTURE_PARTITIONS),
+        .partition = tally_partition_of(event->user_id, fixture->sent_by > 0 ? fixture->sent_by
+                                                                             : FIXTURE_PARTITIONS),
         .key = key,
         .key_length = tally_id_format(event->user_id, key),
         .value = event->value,

@@ -30,6 +30,7 @@ struct projector {
 struct fixture {
     /* Set before fixture_open() where the brokers of TALLY_KAFKA_BROKERS are of a mock cluster. */
     rd_kafka_mock_cluster_t *cluster;
+    int32_t sent_by; /* partition count that events go by; 0: FIXTURE_PARTITIONS */
     struct redis_server server;
     struct tally_redis *redis; /* the test's own connection */
     char topic[64], dead_topic[64], group[64];

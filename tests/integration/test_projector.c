@@ -6,6 +6,7 @@
 #include "core/id.h"
 #include "core/random.h"
 #include "domain/partitioner.h"
+#include "kafka/admin.h"
 #include "kafka/consumer.h"
 #include "view/keys.h"
 
@@ -388,6 +389,44 @@ Test(projector, stops_by_name_where_the_topic_was_made_anew_and_its_offsets_fit)
     cr_assert_eq(projector_await_end(&projector, &error), TALLY_CONFIG, "%s", error.text);
     cr_assert_not_null(strstr(error.text, "recreated"), "%s", error.text);
     cr_assert_str_eq(fixture_user(&fixture, 1), fixture_history(6));
+    fixture_close(&fixture);
+}
+
+static int64_t letters(const struct fixture *fixture)
+{
+    struct tally_kafka_admin *admin = NULL;
+    struct tally_error error = {0};
+    int64_t low = 0, high = 0;
+    cr_assert_eq(tally_kafka_admin_new(getenv("TALLY_KAFKA_BROKERS"), &admin, &error), TALLY_OK,
+                 "%s", error.text);
+    cr_assert_eq(
+        tally_kafka_admin_watermarks(admin, fixture->dead_topic, 0, 60000, &low, &high, &error),
+        TALLY_OK, "%s", error.text);
+    tally_kafka_admin_free(&admin);
+    return high;
+}
+
+/* The relay has seen the new count before the projector: its events are no dead letters. */
+Test(projector, stops_by_name_where_events_go_by_more_partitions_than_it_knows_of)
+{
+    enum { WIDER = FIXTURE_PARTITIONS + 1 };
+    struct fixture fixture = {0};
+    struct projector projector = {0};
+    struct tally_error error = {0};
+    fixture_open(&fixture);
+    projector_start(&fixture, &projector);
+    send_all(&fixture, 1, 5);
+    fixture_await_applied(&fixture);
+    test_topic_widen(fixture.topic, WIDER);
+    fixture.sent_by = WIDER;
+    /* The test's own producer need not know the new partition. */
+    for (int64_t user = FIRST_USER; user < FIRST_USER + USERS; user++) {
+        if (tally_partition_of(user, WIDER) < FIXTURE_PARTITIONS)
+            fixture_send_history(&fixture, user, 6, 6);
+    }
+    cr_assert_eq(projector_await_end(&projector, &error), TALLY_CONFIG, "%s", error.text);
+    cr_assert_not_null(strstr(error.text, "partitions now"), "%s", error.text);
+    cr_assert_eq(letters(&fixture), 0);
     fixture_close(&fixture);
 }
 

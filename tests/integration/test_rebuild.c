@@ -2,6 +2,7 @@
 #include "model_fixture.h"
 #include "service/ctl/lease.h"
 #include "service/ctl/rebuild.h"
+#include "store/relay_position.h"
 #include "view/generation.h"
 
 #include "domain/partitioner.h"
@@ -19,6 +20,7 @@ enum { USERS = 40 };
 static struct model_fixture model;
 static struct tally_rebuild_result result;
 static int64_t differing_user;
+static int waits; /* for a relay */
 
 /* A rebuild in another process, to be killed. It is forked before there is any client, whose
  * threads and locks a later copy would have only half of, and waits for its settings. */
@@ -236,6 +238,58 @@ Test(rebuild, a_second_one_at_the_same_time_is_refused)
     tally_ctl_lease_release(&lease);
     rebuild(&with);
     cr_assert(result.switched);
+    projector_stop(&model.projector);
+}
+
+/* Publishes by `count` partitions, as far as the database tells; somebody leads. */
+static void pretend_relay(PGconn *leader, const char *count)
+{
+    char sql[128];
+    (void)snprintf(sql, sizeof sql, "select pg_try_advisory_lock(%" PRId64 ")",
+                   TALLY_RELAY_LOCK_KEY);
+    test_database_run(leader, sql);
+    (void)snprintf(sql, sizeof sql, "update relay_position set partitions = %s", count);
+    test_database_run(leader, sql);
+}
+
+static void follow_on_note(void *context, const char *text)
+{
+    if (strstr(text, "waiting until the relay") == NULL)
+        return;
+    waits++;
+    pretend_relay(context, "4");
+}
+
+Test(rebuild, takes_its_offsets_once_the_relay_goes_by_the_topics_partitions)
+{
+    PGconn *leader = PQconnectdb(model.database.dsn);
+    cr_assert_eq(PQstatus(leader), CONNECTION_OK, "%s", PQerrorMessage(leader));
+    pretend_relay(leader, "3");
+    struct tally_rebuild_options with = options();
+    with.on_note = follow_on_note;
+    with.context = leader;
+    rebuild(&with);
+    cr_assert(result.switched);
+    cr_assert_eq(waits, 1);
+    /* Nobody leads: nothing is published. */
+    pretend_relay(leader, "3");
+    PQfinish(leader);
+    with.on_note = NULL;
+    rebuild(&with);
+    cr_assert(result.switched);
+    projector_stop(&model.projector);
+}
+
+Test(rebuild, nothing_is_built_from_a_log_that_holds_events_of_another_partition_count)
+{
+    struct tally_error error = {0};
+    struct tally_rebuild_options with = options();
+    model.log.sent_by = FIXTURE_PARTITIONS - 1;
+    for (int64_t id = 1; id <= USERS; id++)
+        model_add(&model, id, 8, 8);
+    with.source = TALLY_REBUILD_LOG;
+    cr_assert_eq(tally_rebuild_run(&with, &result, &error), TALLY_CONFIG);
+    cr_assert_not_null(strstr(error.text, "--from database"), "%s", error.text);
     projector_stop(&model.projector);
 }
 

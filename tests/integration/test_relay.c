@@ -288,6 +288,73 @@ Test(relay, drains_a_large_backlog_in_bounded_memory)
     cr_assert(tally_relay_stop(&relay));
 }
 
+static int64_t query_number(const char *sql)
+{
+    PGresult *rows = PQexec(database.connection, sql);
+    cr_assert_eq(PQresultStatus(rows), PGRES_TUPLES_OK, "%s", PQerrorMessage(database.connection));
+    const int64_t number = strtoll(PQgetvalue(rows, 0, 0), NULL, 10);
+    PQclear(rows);
+    return number;
+}
+
+/* Reads what lies behind `ends` until version `last` of `users` users has come: all of it is where
+ * WIDER partitions have it. */
+static void expect_by_count(int32_t partitions, const int64_t *ends, int64_t users, int64_t last)
+{
+    const int64_t give_up_us = tally_clock_monotonic_us() + PATIENCE_US;
+    rd_kafka_t *consumer = open_consumer();
+    rd_kafka_topic_partition_list_t *all = rd_kafka_topic_partition_list_new(partitions);
+    for (int32_t i = 0; i < partitions; i++)
+        rd_kafka_topic_partition_list_add(all, settings.topic, i)->offset = ends[i];
+    cr_assert_eq(rd_kafka_assign(consumer, all), RD_KAFKA_RESP_ERR_NO_ERROR);
+    rd_kafka_topic_partition_list_destroy(all);
+    for (int64_t missing = users; missing > 0;) {
+        rd_kafka_message_t *message = rd_kafka_consumer_poll(consumer, 1000);
+        cr_assert(tally_clock_monotonic_us() < give_up_us, "%" PRId64 " users are missing",
+                  missing);
+        if (message != NULL && message->err == RD_KAFKA_RESP_ERR_NO_ERROR) {
+            const struct tally_event event = decode(message);
+            cr_assert_eq(message->partition, tally_partition_of(event.user_id, partitions),
+                         "user %" PRId64 " version %" PRId64, event.user_id, event.version);
+            missing -= event.version == last;
+        }
+        if (message != NULL)
+            rd_kafka_message_destroy(message);
+    }
+    close_consumer(consumer);
+}
+
+Test(relay, nothing_goes_by_an_old_partition_count_once_the_database_tells_the_new_one)
+{
+    enum { WIDER = PARTITIONS + 1, USERS = 100, BACKLOG = 300000 };
+    int64_t low, ends[WIDER];
+    struct tally_error error = {0};
+    struct tally_kafka_admin *admin = NULL;
+    cr_assert_eq(tally_kafka_admin_new(test_brokers(), &admin, &error), TALLY_OK, "%s", error.text);
+    append_events(BACKLOG, USERS, 1);
+    struct tally_relay *relay = start_relay();
+    wait_until_leading(relay);
+    cr_assert_eq(query_number("select partitions from relay_position"), PARTITIONS);
+    test_topic_widen(settings.topic, WIDER);
+    const int64_t give_up_us = tally_clock_monotonic_us() + PATIENCE_US;
+    for (int64_t version = BACKLOG / USERS + 1;
+         query_number("select partitions from relay_position") != WIDER; version++) {
+        cr_assert(tally_clock_monotonic_us() < give_up_us, "the relay sees no more partitions");
+        append_events(USERS, USERS, version);
+        tally_relay_wake(relay);
+    }
+    for (int32_t i = 0; i < WIDER; i++)
+        cr_assert_eq(
+            tally_kafka_admin_watermarks(admin, settings.topic, i, 60000, &low, &ends[i], &error),
+            TALLY_OK, "%s", error.text);
+    const int64_t last = query_number("select max(version) + 1 from events");
+    append_events(USERS, USERS, last);
+    tally_relay_wake(relay);
+    expect_by_count(WIDER, ends, USERS, last);
+    cr_assert(tally_relay_stop(&relay));
+    tally_kafka_admin_free(&admin);
+}
+
 Test(relay, a_standby_takes_over_and_nothing_is_lost)
 {
     struct tally_metrics *other_metrics = tally_metrics_new();

@@ -327,6 +327,25 @@ Test(projector, a_key_of_another_partition_is_poison_of_nobody)
     teardown(&bench);
 }
 
+/* The log is of before partitions were added: others of the user are elsewhere. */
+Test(projector, nothing_is_built_from_a_log_with_a_key_of_another_partition)
+{
+    struct bench bench = setup(100);
+    struct tally_error error;
+    int64_t stranger = 1000;
+    while (tally_partition_of(stranger, PARTITIONS) == 0)
+        stranger++;
+    bench.model->partitions[0].until = 102;
+    take(&bench, user(0), 1, TALLY_EVENT_USER_CREATED);
+    take(&bench, stranger, 1, TALLY_EVENT_USER_CREATED);
+    load_nothing(&bench);
+    cr_assert_eq(tally_round_fold(&bench.round, bench.model, &bench.encoder, &error), TALLY_CONFIG);
+    cr_expect_eq(bench.round.headless, &bench.round.items[1]);
+    cr_expect_eq(bench.round.misplaced, &bench.round.items[1]);
+    cr_expect_not_null(strstr(error.text, "tallyctl rebuild"), "%s", error.text);
+    teardown(&bench);
+}
+
 Test(projector, records_of_a_partition_that_is_lost_meanwhile_are_dropped)
 {
     struct bench bench = setup(100);

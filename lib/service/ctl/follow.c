@@ -21,6 +21,7 @@ struct tally_follower {
     const struct tally_settings *settings;
     const struct tally_topology *topology;
     int64_t *letters_from;
+    bool from_beginning;
     struct tally_consumer *consumer;
     struct tally_redis *redis;
     struct tally_apply_encoder encoder;
@@ -148,6 +149,12 @@ static enum tally_status apply_round(struct tally_follower *follower, struct tal
 {
     struct tally_round *round = &follower->round;
     size_t loaded = 0;
+    if (round->misplaced != NULL && follower->from_beginning)
+        return tally_fail(error, TALLY_CONFIG,
+                          "partition %d, offset %" PRId64 ": %s; the log holds events that went by "
+                          "another partition count: use --from database",
+                          round->misplaced->record.partition, round->misplaced->record.offset,
+                          round->misplaced->poison);
     enum tally_status status =
         tally_load_ask(round, follower->model, follower->redis, &loaded, error);
     if (status == TALLY_OK && loaded > 0)
@@ -227,6 +234,7 @@ enum tally_status tally_follower_start(const struct tally_follow_options *option
         return tally_fail(error, TALLY_NO_MEMORY, "follower");
     made->settings = options->settings;
     made->topology = options->topology;
+    made->from_beginning = options->from_beginning;
     tally_apply_encoder_init(&made->encoder);
     made->letters_from = calloc((size_t)partitions, sizeof *made->letters_from);
     made->applied = calloc((size_t)partitions, sizeof *made->applied);

@@ -18,6 +18,7 @@ struct tally_follow_options {
     /* Undecodable records below these offsets are in the dead letters already; borrowed for the
      * call. */
     const int64_t *letters_from;
+    bool from_beginning; /* the log is all that the generation is built from */
 };
 
 /* Starts from the stored positions. CONFIG: they do not fit the log. */

@@ -51,6 +51,11 @@ enum tally_status rebuild_fits(struct rebuild *rebuild, int64_t number,
 enum tally_status rebuild_drop(struct rebuild *rebuild, int64_t number,
                                struct tally_error *error) TALLY_MUST_CHECK;
 
+/* rebuild_relay.c: waits until a relay that leads goes by the topic's partition count. UNAVAILABLE:
+ * it does not within half a minute. */
+enum tally_status rebuild_await_relay(struct rebuild *rebuild,
+                                      struct tally_error *error) TALLY_MUST_CHECK;
+
 /* rebuild_room.c: notes where `users` more users may not fit below Redis's maxmemory. */
 enum tally_status rebuild_check_room(struct rebuild *rebuild, int64_t users,
                                      struct tally_error *error) TALLY_MUST_CHECK;

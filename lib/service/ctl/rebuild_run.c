@@ -103,7 +103,11 @@ static enum tally_status capture_offsets(struct rebuild *rebuild, struct tally_e
 static enum tally_status begin(struct rebuild *rebuild, int64_t number, struct tally_error *error)
 {
     char key[TALLY_VIEW_KEY_BYTES];
-    enum tally_status status = capture_offsets(rebuild, error);
+    enum tally_status status = rebuild->options->source == TALLY_REBUILD_LOG
+                                   ? TALLY_OK
+                                   : rebuild_await_relay(rebuild, error);
+    if (status == TALLY_OK)
+        status = capture_offsets(rebuild, error);
     /* Known before it exists, so that nothing of it is left behind unseen. */
     if (status == TALLY_OK)
         status = tally_generation_note(rebuild->redis, number, TALLY_GENERATION_BUILDING, error);

@@ -49,6 +49,7 @@ enum tally_status rebuild_follow(struct rebuild *rebuild, struct tally_error *er
         .topology = &rebuild->topology,
         .epochs = rebuild->offsets,
         .letters_from = rebuild->marks,
+        .from_beginning = rebuild->options->source == TALLY_REBUILD_LOG,
     };
     return tally_follower_start(&options, &rebuild->follower, error);
 }

@@ -40,6 +40,7 @@ void tally_round_drop_items(struct tally_round *round)
     }
     round->count = 0;
     round->missing_count = 0;
+    round->misplaced = NULL;
 }
 
 void tally_round_clear(struct tally_round *round)
@@ -111,8 +112,11 @@ static void check_partition(struct tally_round *round, const struct tally_model 
         return;
     item->event.user_id = 0;
     (void)tally_fail(&error, TALLY_INVALID, "the key belongs to partition %d", right);
-    if (item->poison == NULL)
-        poison(round, item, &error);
+    if (item->poison != NULL)
+        return;
+    poison(round, item, &error);
+    if (round->misplaced == NULL && item->poison != NULL)
+        round->misplaced = item;
 }
 
 bool tally_round_take(struct tally_round *round, struct tally_model *model,
@@ -208,22 +212,44 @@ static struct tally_chunk *open_chunk(struct tally_model *model, int32_t id, int
     return chunk;
 }
 
+/* Whether the record is one of those that the read model is being built from. */
+static bool is_of_beginning(const struct tally_round_item *item,
+                            const struct tally_partition *partition)
+{
+    return partition->until != TALLY_UNTIL_NEVER && item->record.offset < partition->until;
+}
+
 /* A user whose first event is missing from the log that the read model is being built from: others
  * may be missing altogether, and nobody would know. Such is a topic that was made anew and not
  * filled again. A user whose first event was set aside is flagged, and no such case. */
-static enum tally_status check_beginning(const struct tally_round_item *item,
-                                         const struct tally_partition *partition,
-                                         struct tally_error *error)
+static enum tally_status check_first(const struct tally_round_item *item, struct tally_error *error)
 {
     const struct tally_user_state *state = &item->slot->state;
-    if (state->version > 0 || state->flagged || item->event.version == 1 ||
-        partition->until == TALLY_UNTIL_NEVER || item->record.offset >= partition->until)
+    if (state->version > 0 || state->flagged || item->event.version == 1)
         return TALLY_OK;
     return tally_fail(error, TALLY_CONFIG,
                       "the read model is being built from a log that does not hold all: user "
                       "%" PRId64 " begins with version %" PRId64 " in partition %d; `tallyctl "
                       "rebuild` builds it from PostgreSQL",
                       item->event.user_id, item->event.version, item->record.partition);
+}
+
+/* A log that cannot be built from. One in which a key is where it does not belong has events from
+ * before partitions were added. */
+static enum tally_status check_beginning(const struct tally_round *round,
+                                         const struct tally_round_item *item,
+                                         const struct tally_partition *partition,
+                                         struct tally_error *error)
+{
+    if (!is_of_beginning(item, partition))
+        return TALLY_OK;
+    if (item == round->misplaced)
+        return tally_fail(error, TALLY_CONFIG,
+                          "the read model is being built from a log whose events went by another "
+                          "partition count: partition %d, offset %" PRId64 ": %s; `tallyctl "
+                          "rebuild` builds it from PostgreSQL",
+                          item->record.partition, item->record.offset, item->poison);
+    return item->poison == NULL && item->slot != NULL ? check_first(item, error) : TALLY_OK;
 }
 
 static enum tally_status fold_item(struct tally_round *round, struct tally_model *model,
@@ -238,8 +264,8 @@ static enum tally_status fold_item(struct tally_round *round, struct tally_model
     enum tally_status status = TALLY_OK;
     if (item->slot != NULL && !tally_chunk_fits(chunk, item->slot, item->event.at_us))
         status = cut(round, model, encoder, id, error);
-    if (status == TALLY_OK && item->poison == NULL && item->slot != NULL)
-        status = check_beginning(item, &model->partitions[id], error);
+    if (status == TALLY_OK)
+        status = check_beginning(round, item, &model->partitions[id], error);
     if (status == TALLY_CONFIG)
         round->headless = item;
     if (status != TALLY_OK)

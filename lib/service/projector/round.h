@@ -53,8 +53,9 @@ struct tally_round {
     size_t call_count;
     size_t call_capacity;
     struct tally_buffer out;
-    const struct tally_round_item *headless; /* folding ended there: see tally_round_fold() */
-    bool failed;                             /* memory ran out: nothing of it may be sent */
+    const struct tally_round_item *misplaced; /* the first whose key belongs to another partition */
+    const struct tally_round_item *headless;  /* folding ended there: see tally_round_fold() */
+    bool failed;                              /* memory ran out: nothing of it may be sent */
 };
 
 /* `most` records a round. False where there is no memory. */
@@ -72,7 +73,8 @@ bool tally_round_take(struct tally_round *round, struct tally_model *model,
                       struct tally_record *record);
 /* Folds all items in their order into apply calls. Every slot of a current partition must be
  * loaded. Otherwise nothing may be sent, and all partitions of the round are to be lost:
- * TALLY_NO_MEMORY; CONFIG: the read model is being built from a log that lacks its beginning. */
+ * TALLY_NO_MEMORY; CONFIG: the read model is being built from a log that lacks its beginning, or
+ * whose events went by another partition count. */
 enum tally_status tally_round_fold(struct tally_round *round, struct tally_model *model,
                                    struct tally_apply_encoder *encoder,
                                    struct tally_error *error) TALLY_MUST_CHECK;

@@ -262,6 +262,23 @@ static bool may_write_letters(struct tally_worker *worker, const struct tally_ro
     return true;
 }
 
+/* An event whose key belongs to another partition is set aside where the topic has as many
+ * partitions as the read model. Where it has more the event may be as it should, and the projector
+ * ends. */
+static enum tally_status check_misplaced(struct tally_worker *worker,
+                                         const struct tally_round *round, struct tally_error *error)
+{
+    if (round->misplaced == NULL)
+        return TALLY_OK;
+    worker->topology_doubted = true;
+    tally_worker_check_topic(worker);
+    if (!worker->topology_doubted)
+        return TALLY_OK;
+    return tally_fail(error, TALLY_UNAVAILABLE,
+                      "%s, and Kafka has not confirmed the topic's partition count",
+                      round->misplaced->poison);
+}
+
 static void send_round(struct tally_worker *worker, struct tally_flight *flight)
 {
     struct tally_error error = {0};
@@ -275,7 +292,11 @@ static void send_round(struct tally_worker *worker, struct tally_flight *flight)
             tally_worker_fail(worker, &error);
         return;
     }
-    status = tally_round_fold(round, worker->model, &worker->encoder, &error);
+    status = check_misplaced(worker, round, &error);
+    if (worker->fatal.status != TALLY_OK)
+        return;
+    if (status == TALLY_OK)
+        status = tally_round_fold(round, worker->model, &worker->encoder, &error);
     if (status == TALLY_OK && (log_in_doubt(worker, round) || !may_write_letters(worker, round))) {
         lose_partitions(worker, round);
         return;

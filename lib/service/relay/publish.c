@@ -186,6 +186,29 @@ static enum tally_status serve_acknowledgements(struct tally_relay *relay, int w
     return status == TALLY_OK ? attend(relay, error) : status;
 }
 
+/* Goes by as many partitions as the topic has, once nothing that went by another count is under
+ * way: a rebuild that has seen the new count in the database finds all of that before the ends of
+ * the topic, and in PostgreSQL. */
+static enum tally_status follow_partitions(struct tally_relay *relay, struct tally_error *error)
+{
+    enum tally_status status = TALLY_OK;
+    while (status == TALLY_OK && relay->flight.count > 0) {
+        status = serve_acknowledgements(relay, 10, error);
+        if (status == TALLY_OK && draining_is_over(relay))
+            status = tally_fail(error, TALLY_STOPPING, "Kafka did not acknowledge in time");
+    }
+    if (status == TALLY_OK)
+        status = tally_relay_reader_note_partitions(relay->reader, relay->partitions_found, error);
+    if (status != TALLY_OK)
+        return status;
+    if (relay->partitions != 0)
+        tally_log(TALLY_LOG_WARNING, "relay.partitions_changed",
+                  TALLY_INTEGER("before", relay->partitions),
+                  TALLY_INTEGER("now", relay->partitions_found));
+    relay->partitions = relay->partitions_found;
+    return TALLY_OK;
+}
+
 /* Waits until `events` more may be under way. */
 static enum tally_status make_room(struct tally_relay *relay, int64_t events,
                                    struct tally_error *error)
@@ -278,6 +301,10 @@ enum tally_status relay_lead(struct tally_relay *relay, struct tally_error *erro
     enum tally_status status = attend(relay, error);
     int64_t pause_ms = 1;
     while (status == TALLY_OK) {
+        if (relay->partitions != relay->partitions_found) {
+            status = follow_partitions(relay, error);
+            continue;
+        }
         if (relay->paused) {
             if (stand_paused(relay, &status, error))
                 return status;

@@ -78,7 +78,7 @@ enum tally_status relay_count_partitions(struct tally_relay *relay, int timeout_
                                          struct tally_error *error)
 {
     const enum tally_status status =
-        tally_producer_partitions(relay->producer, timeout_ms, &relay->partitions, error);
+        tally_producer_partitions(relay->producer, timeout_ms, &relay->partitions_found, error);
     relay->asked_us = tally_clock_monotonic_us();
     return status;
 }
@@ -145,6 +145,7 @@ static void end_term(struct tally_relay *relay)
     tally_flight_clear(&relay->flight);
     tally_relay_position_clear(&relay->landed);
     relay->stalled = false;
+    relay->partitions = 0;
     tally_metric_set(relay->metrics.in_flight, 0);
     tally_metric_set(relay->metrics.catching_up, 0);
     /* Purging what is under way would make it fatal for the next term. */

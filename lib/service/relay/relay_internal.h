@@ -44,7 +44,8 @@ struct tally_relay {
     struct tally_random random;
     struct tally_log_repeat failures;
     struct tally_producer *producer;
-    int32_t partitions;
+    int32_t partitions_found; /* of the topic, when Kafka was last asked */
+    int32_t partitions;       /* that events go by; 0: none yet in this term */
     struct tally_relay_reader *reader;
     struct tally_flight flight;
     struct tally_relay_position landed; /* acknowledged, not saved yet; base NULL: nothing */
