@@ -117,7 +117,8 @@ static void user_key(struct model_fixture *model, int64_t generation, int64_t us
 {
     if (generation == 0)
         generation = fixture_generation(&model->log);
-    tally_view_user_key(key, generation, tally_partition_of(user_id, FIXTURE_PARTITIONS), user_id);
+    tally_view_user_key(key, generation,
+                        tally_partition_of(user_id, fixture_partitions(&model->log)), user_id);
 }
 
 const char *model_field(struct model_fixture *model, int64_t generation, int64_t user_id,

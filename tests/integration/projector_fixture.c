@@ -26,7 +26,12 @@ static void on_delivered(void *context, uintptr_t tag, enum tally_status status,
     fixture->undelivered--;
 }
 
-/* The producer of fixture->topic. */
+int32_t fixture_partitions(const struct fixture *fixture)
+{
+    return fixture->partitions > 0 ? fixture->partitions : FIXTURE_PARTITIONS;
+}
+
+/* The producer of fixture->topic, that knows of all of its partitions. */
 static void open_producer(struct fixture *fixture)
 {
     struct tally_error error = {0};
@@ -44,7 +49,8 @@ static void open_producer(struct fixture *fixture)
                  error.text);
     int32_t partitions = 0;
     const int64_t give_up_us = tally_clock_monotonic_us() + WAIT_US;
-    while (tally_producer_partitions(fixture->producer, 1000, &partitions, &error) != TALLY_OK) {
+    while (tally_producer_partitions(fixture->producer, 1000, &partitions, &error) != TALLY_OK ||
+           partitions != fixture_partitions(fixture)) {
         cr_assert(tally_clock_monotonic_us() < give_up_us, "%s", error.text);
         usleep(10000);
     }
@@ -78,6 +84,14 @@ void fixture_recreate_topic(struct fixture *fixture)
     (void)snprintf(fixture->left_topic, sizeof fixture->left_topic, "%s", fixture->topic);
     (void)strncat(fixture->topic, ".b", sizeof fixture->topic - strlen(fixture->topic) - 1);
     test_topic_create(fixture->topic, FIXTURE_PARTITIONS);
+    open_producer(fixture);
+}
+
+void fixture_widen_topic(struct fixture *fixture, int32_t partitions)
+{
+    test_topic_widen(fixture->topic, partitions);
+    fixture->partitions = partitions;
+    tally_producer_free(&fixture->producer);
     open_producer(fixture);
 }
 
@@ -206,7 +220,7 @@ void fixture_send_raw(struct fixture *fixture, int64_t user_id,
                       const struct tally_producer_message *message)
 {
     struct tally_producer_message copy = *message;
-    copy.partition = tally_partition_of(user_id, FIXTURE_PARTITIONS);
+    copy.partition = tally_partition_of(user_id, fixture_partitions(fixture));
     queue(fixture, &copy);
     await_delivery(fixture);
 }
@@ -221,8 +235,8 @@ static void queue_event(struct fixture *fixture, const struct tally_event *event
         headers[i] = (struct tally_producer_header){encoded.list[i].name, encoded.list[i].value,
                                                     encoded.list[i].length};
     const struct tally_producer_message message = {
-        .partition = tally_partition_of(event->user_id, fixture->sent_by > 0 ? fixture->sent_by
-                                                                             : FIXTURE_PARTITIONS),
+        .partition = tally_partition_of(
+            event->user_id, fixture->partitions > 0 ? fixture->partitions : FIXTURE_PARTITIONS),
         .key = key,
         .key_length = tally_id_format(event->user_id, key),
         .value = event->value,
@@ -282,7 +296,7 @@ static bool all_applied(struct fixture *fixture, struct tally_kafka_admin *admin
 {
     const int64_t generation = fixture_generation(fixture);
     struct tally_error error = {0};
-    for (int32_t i = 0; i < FIXTURE_PARTITIONS; i++) {
+    for (int32_t i = 0; i < fixture_partitions(fixture); i++) {
         struct tally_position position;
         int64_t low = 0;
         int64_t high = 0;
@@ -316,7 +330,8 @@ const char *fixture_user(struct fixture *fixture, int64_t user_id)
     redisReply *reply = NULL;
     char key[TALLY_VIEW_KEY_BYTES];
     const int64_t generation = fixture_generation(fixture);
-    tally_view_user_key(key, generation, tally_partition_of(user_id, FIXTURE_PARTITIONS), user_id);
+    tally_view_user_key(key, generation, tally_partition_of(user_id, fixture_partitions(fixture)),
+                        user_id);
     cr_assert_eq(tally_redis_call(fixture->redis, &reply, &error,
                                   "HMGET %s v posts comments deleted flagged", key),
                  TALLY_OK, "%s", error.text);
@@ -346,7 +361,7 @@ const char *fixture_totals(struct fixture *fixture)
     static char text[96];
     struct tally_error error = {0};
     struct tally_totals sum = {0};
-    for (int32_t i = 0; i < FIXTURE_PARTITIONS; i++) {
+    for (int32_t i = 0; i < fixture_partitions(fixture); i++) {
         struct tally_position position;
         cr_assert_eq(tally_position_read(fixture->redis, fixture_generation(fixture), &i, 1,
                                          &position, &error),

@@ -30,7 +30,7 @@ struct projector {
 struct fixture {
     /* Set before fixture_open() where the brokers of TALLY_KAFKA_BROKERS are of a mock cluster. */
     rd_kafka_mock_cluster_t *cluster;
-    int32_t sent_by; /* partition count that events go by; 0: FIXTURE_PARTITIONS */
+    int32_t partitions; /* that the topic has, and events go by; 0: FIXTURE_PARTITIONS */
     struct redis_server server;
     struct tally_redis *redis; /* the test's own connection */
     char topic[64], dead_topic[64], group[64];
@@ -39,12 +39,17 @@ struct fixture {
     int64_t undelivered;
 };
 
+/* What `partitions` says. */
+int32_t fixture_partitions(const struct fixture *fixture);
+
 void fixture_open(struct fixture *fixture);
 void fixture_close(struct fixture *fixture);
 
 /* Goes on with another, empty topic of as many partitions, for whoever starts from now on: as where
  * the topic was deleted and made anew. */
 void fixture_recreate_topic(struct fixture *fixture);
+/* Gives the topic more partitions; from now on events go by them. */
+void fixture_widen_topic(struct fixture *fixture, int32_t partitions);
 /* Makes the topic of the dead letters, after a test that did without has named another one. */
 void fixture_create_dead_topic(struct fixture *fixture);
 

@@ -11,7 +11,9 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -280,11 +282,37 @@ Test(rebuild, takes_its_offsets_once_the_relay_goes_by_the_topics_partitions)
     projector_stop(&model.projector);
 }
 
+/* Kafka gives a static member that comes back soon what it had. */
+Test(rebuild, a_projector_that_keeps_its_instance_id_owns_the_partitions_that_were_added)
+{
+    enum { WIDER = FIXTURE_PARTITIONS + 1 };
+    struct tally_error error = {0};
+    const struct tally_rebuild_options with = options();
+    int64_t moved = USERS + 1;
+    projector_stop(&model.projector);
+    (void)snprintf(model.projector.settings.group_instance_id,
+                   sizeof model.projector.settings.group_instance_id, "one");
+    projector_start(&model.log, &model.projector);
+    model_add(&model, 3, 5, 6);
+    fixture_await_version(&model.log, 3, 6);
+    fixture_widen_topic(&model.log, WIDER);
+    cr_assert_eq(projector_await_end(&model.projector, &error), TALLY_CONFIG, "%s", error.text);
+    rebuild(&with);
+    cr_assert(result.switched);
+    projector_start(&model.log, &model.projector);
+    while (tally_partition_of(moved, WIDER) != FIXTURE_PARTITIONS)
+        moved++;
+    model_add(&model, moved, 1, 3);
+    fixture_await_version(&model.log, moved, 3);
+    model_expect_equal(&model);
+    projector_stop(&model.projector);
+}
+
 Test(rebuild, nothing_is_built_from_a_log_that_holds_events_of_another_partition_count)
 {
     struct tally_error error = {0};
     struct tally_rebuild_options with = options();
-    model.log.sent_by = FIXTURE_PARTITIONS - 1;
+    model.log.partitions = FIXTURE_PARTITIONS - 1;
     for (int64_t id = 1; id <= USERS; id++)
         model_add(&model, id, 8, 8);
     with.source = TALLY_REBUILD_LOG;

@@ -152,7 +152,7 @@ struct row {
 };
 
 struct comparison {
-    const struct torture_options *options;
+    int64_t due_us; /* monotonic: what the read side refuses is asked again until then */
     struct torture_report *report;
     PGconn *connection;
     struct torture_asker asker;
@@ -239,14 +239,13 @@ static void judge_shown(struct comparison *comparison, const json_t *users)
     }
 }
 
-/* Repeated while the read side refuses, within the patience. */
+/* Repeated while the read side refuses, until the patience with all of them is over. */
 static void read_shown(struct comparison *comparison)
 {
     char target[CHUNK_BYTES + 32];
     (void)snprintf(target, sizeof target, "/v1/users?ids=%s", comparison->ids);
     const struct tally_http_client_request request = {
         .method = "GET", .target = target, .timeout_ms = READ_TIMEOUT_MS};
-    const int64_t due_us = tally_clock_monotonic_us() + comparison->options->patience_ms * 1000;
     struct torture_asker *asker = &comparison->asker;
     for (;;) {
         torture_ask(asker, &request);
@@ -254,7 +253,7 @@ static void read_shown(struct comparison *comparison)
             judge_shown(comparison, json_object_get(asker->body, "users"));
             return;
         }
-        if (tally_clock_monotonic_us() >= due_us)
+        if (tally_clock_monotonic_us() >= comparison->due_us)
             break;
         tally_clock_sleep_ms(LOOK_MS);
     }
@@ -286,7 +285,7 @@ enum tally_status torture_compare(const struct torture_options *options,
     struct comparison *comparison = calloc(1, sizeof *comparison);
     if (comparison == NULL)
         return tally_fail(error, TALLY_NO_MEMORY, "the comparison");
-    comparison->options = options;
+    comparison->due_us = tally_clock_monotonic_us() + options->patience_ms * 1000;
     comparison->report = report;
     enum tally_status status = tally_pg_connect(options->settings->pg_dsn, "tallyctl torture",
                                                 &comparison->connection, error);

@@ -2,6 +2,8 @@
 
 #include "core/clock.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -20,7 +22,7 @@ static struct tally_consumer_options consumer_options(const struct tally_worker 
         .brokers = settings->kafka_brokers,
         .topic = settings->topic,
         .group = settings->consumer_group,
-        .instance_id = settings->group_instance_id,
+        .instance_id = worker->instance_id,
         .on_log = tally_projector_kafka_log,
     };
 }
@@ -108,11 +110,24 @@ static void await_topology(struct tally_worker *worker)
     }
 }
 
+/* A static member that comes back gets what it had, without partitions that were added meanwhile:
+ * therefore it is another member where the topic has another partition count. */
+static enum tally_status become_static(struct tally_worker *worker, struct tally_error *error)
+{
+    const char *given = worker->options->settings->group_instance_id;
+    if (given[0] == '\0')
+        return TALLY_OK;
+    (void)snprintf(worker->instance_id, sizeof worker->instance_id, "%s.of-%" PRId32, given,
+                   worker->topology.partitions);
+    tally_consumer_abandon(&worker->consumer);
+    const struct tally_consumer_options options = consumer_options(worker);
+    return tally_consumer_new(&options, &worker->consumer, error);
+}
+
 static enum tally_status join(struct tally_worker *worker, struct tally_error *error)
 {
     const int32_t partitions = worker->topology.partitions;
-    struct tally_consumer_options options = consumer_options(worker);
-    options.instance_id = ""; /* a static member has one connection only */
+    const struct tally_consumer_options options = consumer_options(worker); /* for no member */
     worker->model =
         tally_model_new(partitions, (size_t)worker->options->settings->projector_cache_users);
     worker->watches = calloc((size_t)partitions, sizeof *worker->watches);
@@ -120,6 +135,8 @@ static enum tally_status join(struct tally_worker *worker, struct tally_error *e
         !tally_report_partitions(worker->report, partitions))
         return tally_fail(error, TALLY_NO_MEMORY, "state of %d partitions", partitions);
     enum tally_status status = tally_tip_start(&options, partitions, &worker->tip, error);
+    if (status == TALLY_OK)
+        status = become_static(worker, error);
     if (status != TALLY_OK)
         return status;
     tally_report_say(worker->report, TALLY_REPORT_KAFKA, "joining the consumer group");

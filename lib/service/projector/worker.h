@@ -46,6 +46,8 @@ struct tally_worker {
     struct tally_random random;
 
     struct tally_consumer *consumer;
+    char instance_id[TALLY_SETTING_TEXT_BYTES + 16]; /* of the group's member; "": dynamic, or not
+                                                        to join yet */
     struct tally_topology topology;
     struct tally_tip *tip;
     struct tally_dead_letters *letters;
