@@ -1,5 +1,6 @@
 """Faults of a Kafka that is no longer the one that the read model was built from: each ends the projector with a
 message that names what to run, and running just that mends it."""
+import json
 import re
 import time
 from datetime import datetime, timezone
@@ -75,12 +76,20 @@ def drop_what_waits(stack, stop, start):
     return began
 
 
-def test_f14_added_partitions_are_named_and_mended_by_the_command_that_is_named(own_stack, figures):
-    def added(stack):
+def test_f14_added_partitions_are_named_and_mended_under_load_by_the_command_that_is_named(own_stack, figures):
+    stack, name = own_stack, "F14 partitions added"
+    with Load(stack) as load:
+        load.until_more(scaled(2000, 300))
         began = time.time()
-        topics.add_partitions(stack, 2 * PARTITIONS)
-        return began
-    stop_and_mend(own_stack, figures, "F14 partitions added", added)
+        topics.add_partitions(stack, PARTITIONS + 1)
+        until_named(stack, figures, name, began)
+        run_named(stack)
+        stack.projector.start()
+        load.until_more(scaled(2000, 100))
+    figures.load(f"{name}: load", load.per_second)
+    letters = json.loads(stack.ctl("dlq", "list", "--json").stdout)
+    figures.exactly(f"{name}: dead letters", letters["open"])
+    assert_diff_0(figures, name, stack, [load])
 
 
 def stop_and_mend(stack, figures, name, fault):
@@ -109,16 +118,21 @@ def mend(stack, figures, name, load):
     """Runs what the message names, in its order, and nothing else."""
     if stack.projector.runs():
         assert stack.projector.wait() != 0
-    said = stack.projector.failures()[-1]
-    named = RUN.findall(said)
-    assert named, said
-    for command in named:
-        stack.ctl(command, *(["--yes"] if command == "refill" else []), check=FINE, timeout=600)
+    run_named(stack)
     stack.projector.start()
     with Load(stack) as after:
         after.until_more(scaled(2000, 100))
     figures.load(f"{name}: load", load.per_second)
     assert_diff_0(figures, name, stack, [load, after])
+
+
+def run_named(stack):
+    """What the projector's last message names, in its order."""
+    said = stack.projector.failures()[-1]
+    named = RUN.findall(said)
+    assert named, said
+    for command in named:
+        stack.ctl(command, *(["--yes"] if command == "refill" else []), check=FINE, timeout=600)
 
 
 def published(stack):

@@ -295,7 +295,9 @@ Test(rebuild, a_projector_that_keeps_its_instance_id_owns_the_partitions_that_we
     projector_start(&model.log, &model.projector);
     model_add(&model, 3, 5, 6);
     fixture_await_version(&model.log, 3, 6);
+    projector_stop(&model.projector);
     fixture_widen_topic(&model.log, WIDER);
+    projector_start(&model.log, &model.projector);
     cr_assert_eq(projector_await_end(&model.projector, &error), TALLY_CONFIG, "%s", error.text);
     rebuild(&with);
     cr_assert(result.switched);
