@@ -115,7 +115,8 @@ static void check_partition(struct tally_round *round, const struct tally_model 
     if (item->poison != NULL)
         return;
     poison(round, item, &error);
-    if (round->misplaced == NULL && item->poison != NULL)
+    item->misplaced = item->poison != NULL;
+    if (round->misplaced == NULL && item->misplaced)
         round->misplaced = item;
 }
 
@@ -236,14 +237,13 @@ static enum tally_status check_first(const struct tally_round_item *item, struct
 
 /* A log that cannot be built from. One in which a key is where it does not belong has events from
  * before partitions were added. */
-static enum tally_status check_beginning(const struct tally_round *round,
-                                         const struct tally_round_item *item,
+static enum tally_status check_beginning(const struct tally_round_item *item,
                                          const struct tally_partition *partition,
                                          struct tally_error *error)
 {
     if (!is_of_beginning(item, partition))
         return TALLY_OK;
-    if (item == round->misplaced)
+    if (item->misplaced)
         return tally_fail(error, TALLY_CONFIG,
                           "the read model is being built from a log whose events went by another "
                           "partition count: partition %d, offset %" PRId64 ": %s; `tallyctl "
@@ -265,7 +265,7 @@ static enum tally_status fold_item(struct tally_round *round, struct tally_model
     if (item->slot != NULL && !tally_chunk_fits(chunk, item->slot, item->event.at_us))
         status = cut(round, model, encoder, id, error);
     if (status == TALLY_OK)
-        status = check_beginning(round, item, &model->partitions[id], error);
+        status = check_beginning(item, &model->partitions[id], error);
     if (status == TALLY_CONFIG)
         round->headless = item;
     if (status != TALLY_OK)

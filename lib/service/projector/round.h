@@ -30,9 +30,10 @@ struct tally_round_item {
     struct tally_user_slot *slot;         /* NULL: the key tells no user */
     char parent[TALLY_TRACEPARENT_BYTES]; /* traceparent; "": none */
     enum tally_outcome outcome;
-    bool flagged; /* its user was, before it */
-    bool lost;    /* it shows that its user's state is gone from Redis */
-    char *poison; /* owned: why it cannot be applied; NULL: it can */
+    bool flagged;   /* its user was, before it */
+    bool lost;      /* it shows that its user's state is gone from Redis */
+    bool misplaced; /* poison for no other reason than that its key belongs to another partition */
+    char *poison;   /* owned: why it cannot be applied; NULL: it can */
 };
 
 /* One apply call that `out` holds. */
@@ -53,7 +54,7 @@ struct tally_round {
     size_t call_count;
     size_t call_capacity;
     struct tally_buffer out;
-    const struct tally_round_item *misplaced; /* the first whose key belongs to another partition */
+    const struct tally_round_item *misplaced; /* the first that is */
     const struct tally_round_item *headless;  /* folding ended there: see tally_round_fold() */
     bool failed;                              /* memory ran out: nothing of it may be sent */
 };
