@@ -235,8 +235,7 @@ static void queue_event(struct fixture *fixture, const struct tally_event *event
         headers[i] = (struct tally_producer_header){encoded.list[i].name, encoded.list[i].value,
                                                     encoded.list[i].length};
     const struct tally_producer_message message = {
-        .partition = tally_partition_of(
-            event->user_id, fixture->partitions > 0 ? fixture->partitions : FIXTURE_PARTITIONS),
+        .partition = tally_partition_of(event->user_id, fixture_partitions(fixture)),
         .key = key,
         .key_length = tally_id_format(event->user_id, key),
         .value = event->value,

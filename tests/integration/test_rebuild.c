@@ -264,8 +264,7 @@ static void follow_on_note(void *context, const char *text)
 
 Test(rebuild, takes_its_offsets_once_the_relay_goes_by_the_topics_partitions)
 {
-    PGconn *leader = PQconnectdb(model.database.dsn);
-    cr_assert_eq(PQstatus(leader), CONNECTION_OK, "%s", PQerrorMessage(leader));
+    PGconn *leader = test_database_connect(&model.database);
     pretend_relay(leader, "3");
     struct tally_rebuild_options with = options();
     with.on_note = follow_on_note;

@@ -288,17 +288,15 @@ Test(relay, drains_a_large_backlog_in_bounded_memory)
     cr_assert(tally_relay_stop(&relay));
 }
 
-static int64_t query_number(const char *sql)
+/* That the relay goes by, as the database tells; 0: not yet. */
+static int64_t noted_partitions(void)
 {
-    PGresult *rows = PQexec(database.connection, sql);
-    cr_assert_eq(PQresultStatus(rows), PGRES_TUPLES_OK, "%s", PQerrorMessage(database.connection));
-    const int64_t number = strtoll(PQgetvalue(rows, 0, 0), NULL, 10);
-    PQclear(rows);
-    return number;
+    return test_database_number(database.connection,
+                                "select coalesce(partitions, 0) from relay_position");
 }
 
 /* Reads what lies behind `ends` until version `last` of `users` users has come: all of it is where
- * WIDER partitions have it. */
+ * that many partitions have it. */
 static void expect_by_count(int32_t partitions, const int64_t *ends, int64_t users, int64_t last)
 {
     const int64_t give_up_us = tally_clock_monotonic_us() + PATIENCE_US;
@@ -333,12 +331,13 @@ Test(relay, nothing_goes_by_an_old_partition_count_once_the_database_tells_the_n
     cr_assert_eq(tally_kafka_admin_new(test_brokers(), &admin, &error), TALLY_OK, "%s", error.text);
     append_events(BACKLOG, USERS, 1);
     struct tally_relay *relay = start_relay();
-    wait_until_leading(relay);
-    cr_assert_eq(query_number("select partitions from relay_position"), PARTITIONS);
-    test_topic_widen(settings.topic, WIDER);
     const int64_t give_up_us = tally_clock_monotonic_us() + PATIENCE_US;
-    for (int64_t version = BACKLOG / USERS + 1;
-         query_number("select partitions from relay_position") != WIDER; version++) {
+    while (noted_partitions() != PARTITIONS) {
+        cr_assert(tally_clock_monotonic_us() < give_up_us, "the relay notes no partitions");
+        usleep(10000);
+    }
+    test_topic_widen(settings.topic, WIDER);
+    for (int64_t version = BACKLOG / USERS + 1; noted_partitions() != WIDER; version++) {
         cr_assert(tally_clock_monotonic_us() < give_up_us, "the relay sees no more partitions");
         append_events(USERS, USERS, version);
         tally_relay_wake(relay);
@@ -347,7 +346,8 @@ Test(relay, nothing_goes_by_an_old_partition_count_once_the_database_tells_the_n
         cr_assert_eq(
             tally_kafka_admin_watermarks(admin, settings.topic, i, 60000, &low, &ends[i], &error),
             TALLY_OK, "%s", error.text);
-    const int64_t last = query_number("select max(version) + 1 from events");
+    const int64_t last =
+        test_database_number(database.connection, "select max(version) + 1 from events");
     append_events(USERS, USERS, last);
     tally_relay_wake(relay);
     expect_by_count(WIDER, ends, USERS, last);
