@@ -13,7 +13,7 @@ ZOMBIES = scaled(100, 1)
 SCALINGS = scaled(30, 2)
 # One zombie sleeps as long as GATES.md says; the others until they have been replaced.
 LONG_SLEEP_S = scaled(60, 0)
-NAP_S = 0.4
+HELD_UP_S = 0.4
 
 
 def owned(service):
@@ -61,12 +61,11 @@ def sleep_through_a_replacement(stack, sleeper, other, seconds):
     """How many writes of the sleeper were refused when it woke."""
     until_all_share([sleeper, other])
     before = refusals(sleeper)
-    # A nap first, so that there is work in its hands when it falls asleep.
+    # While Redis is stopped events pile up before the sleeper, so that it falls asleep with work in its hands.
+    stack.redis.pause()
+    time.sleep(HELD_UP_S)
     sleeper.pause()
-    time.sleep(NAP_S)
-    sleeper.resume()
-    time.sleep(NAP_S / 20)
-    sleeper.pause()
+    stack.redis.resume()
     asleep = time.monotonic()
     until("the other owns all partitions", lambda: owned(other) == PARTITIONS)
     until_more_is_applied(stack, scaled(500, 50))

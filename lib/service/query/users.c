@@ -19,7 +19,8 @@ struct user_request {
 };
 
 /* Repair corrects a user without a new version, so that a tag made of the version would hide it: an
- * answer that says "degraded", or was corrected at its version, carries no ETag and is never a 304. */
+ * answer that says "degraded", or was corrected at its version, carries no ETag and is never a 304.
+ */
 static void answer_user(const struct user_request *request, const struct tally_lookup_user *user)
 {
     struct tally_http_exchange *exchange = request->exchange;
