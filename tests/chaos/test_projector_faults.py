@@ -14,6 +14,7 @@ SCALINGS = scaled(30, 2)
 # One zombie sleeps as long as GATES.md says; the others until they have been replaced.
 LONG_SLEEP_S = scaled(60, 0)
 HELD_UP_S = 0.4
+ZOMBIE_USERS = scaled(10000, 1500)
 
 
 def owned(service):
@@ -22,6 +23,10 @@ def owned(service):
 
 def refusals(service):
     return int(service.metrics()["tally_projector_refusals_total"])
+
+
+def applied_by(service):
+    return int(service.metrics()['tally_projector_events_total{outcome="applied"}'])
 
 
 def until_more_is_applied(stack, events=1):
@@ -61,7 +66,9 @@ def sleep_through_a_replacement(stack, sleeper, other, seconds):
     """How many writes of the sleeper were refused when it woke."""
     until_all_share([sleeper, other])
     before = refusals(sleeper)
-    # While Redis is stopped events pile up before the sleeper, so that it falls asleep with work in its hands.
+    applied = applied_by(sleeper)
+    until("the sleeper is at work", lambda: applied_by(sleeper) >= applied + 10, pause_s=0.005)
+    # It takes an event, asks the stopped Redis for the user, and so falls asleep with the event in its hands.
     stack.redis.pause()
     time.sleep(HELD_UP_S)
     sleeper.pause()
@@ -79,10 +86,10 @@ def sleep_through_a_replacement(stack, sleeper, other, seconds):
 def test_f9_a_projector_that_slept_through_its_replacement_is_refused_and_counts_nothing_twice(own_stack, figures):
     stack = own_stack
     other = stack.projector
-    # Small bites: what came while the group was shared out anew is still in its hands when it falls asleep.
-    sleeper = stack.add("projector", TALLY_PROJECTOR_BATCH_EVENTS="1").start()
+    # Event by event, each of a user whom it has hardly ever met since it owns the partition.
+    sleeper = stack.add("projector", TALLY_PROJECTOR_BATCH_EVENTS="1", TALLY_PROJECTOR_CACHE_USERS="1000").start()
     refused = []
-    with Load(stack) as load:
+    with Load(stack, users=ZOMBIE_USERS, more=("--distribution", "uniform")) as load:
         # A sleeper that had nothing in its hands has nothing to be refused: such a round is run again.
         for number in range(4 * ZOMBIES + 4):
             seconds = LONG_SLEEP_S if not refused else 0
