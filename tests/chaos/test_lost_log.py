@@ -87,9 +87,9 @@ def test_f14_added_partitions_are_named_and_mended_under_load_by_the_command_tha
         stack.projector.start()
         load.until_more(scaled(2000, 100))
     figures.load(f"{name}: load", load.per_second)
+    assert_diff_0(figures, name, stack, [load])
     letters = json.loads(stack.ctl("dlq", "list", "--json").stdout)
     figures.exactly(f"{name}: dead letters", letters["open"])
-    assert_diff_0(figures, name, stack, [load])
 
 
 def stop_and_mend(stack, figures, name, fault):

@@ -259,6 +259,10 @@ static void follow_on_note(void *context, const char *text)
     if (strstr(text, "waiting until the relay") == NULL)
         return;
     waits++;
+    /* One that went by the old count until then. */
+    model.log.partitions = FIXTURE_PARTITIONS - 1;
+    model_add(&model, USERS + 1, 1, 3);
+    model.log.partitions = 0;
     pretend_relay(context, "4");
 }
 
@@ -272,6 +276,7 @@ Test(rebuild, takes_its_offsets_once_the_relay_goes_by_the_topics_partitions)
     rebuild(&with);
     cr_assert(result.switched);
     cr_assert_eq(waits, 1);
+    cr_assert_eq(result.events, 0, "%" PRId64 " events lay behind the offsets", result.events);
     /* Nobody leads: nothing is published. */
     pretend_relay(leader, "3");
     PQfinish(leader);
@@ -305,6 +310,37 @@ Test(rebuild, a_projector_that_keeps_its_instance_id_owns_the_partitions_that_we
         moved++;
     model_add(&model, moved, 1, 3);
     fixture_await_version(&model.log, moved, 3);
+    model_expect_equal(&model);
+    projector_stop(&model.projector);
+}
+
+/* Once the offsets are taken. */
+static void widen_on_progress(void *context, const struct tally_rebuild_progress *progress)
+{
+    (void)progress;
+    bool *widened = context;
+    if (*widened)
+        return;
+    *widened = true;
+    fixture_widen_topic(&model.log, FIXTURE_PARTITIONS + 1);
+    for (int64_t id = 1; id <= USERS; id++)
+        model_add(&model, id, 2 + id % 5, 8);
+}
+
+Test(rebuild, partitions_that_are_added_meanwhile_are_named_and_the_next_one_goes_by_them)
+{
+    bool widened = false;
+    struct tally_error error = {0};
+    struct tally_rebuild_options with = options();
+    projector_stop(&model.projector);
+    with.on_progress = widen_on_progress;
+    with.context = &widened;
+    cr_assert_eq(tally_rebuild_run(&with, &result, &error), TALLY_CONFIG);
+    cr_assert_not_null(strstr(error.text, "5 partitions now"), "%s", error.text);
+    rebuild(&with);
+    cr_assert(result.switched);
+    cr_assert_not(result.resumed);
+    projector_start(&model.log, &model.projector);
     model_expect_equal(&model);
     projector_stop(&model.projector);
 }

@@ -14,6 +14,7 @@ enum {
     CACHE_USERS = 200000,
     POLL_MS = 20,
     WATERMARK_MS = 10000,
+    TOPOLOGY_MS = 10000,
     LETTER_WAIT_MS = 10000,
 };
 
@@ -145,18 +146,43 @@ static enum tally_status receive_calls(struct tally_follower *follower, struct t
     return outcome;
 }
 
+enum tally_status tally_follow_check_partitions(struct tally_consumer *consumer,
+                                                const struct tally_topology *begun,
+                                                struct tally_error *error)
+{
+    struct tally_topology now;
+    enum tally_status status = tally_consumer_topology(consumer, TOPOLOGY_MS, &now, error);
+    if (status == TALLY_OK && now.partitions != begun->partitions)
+        status = tally_fail(error, TALLY_CONFIG,
+                            "the topic has %" PRId32 " partitions now, and the new generation was "
+                            "begun for %" PRId32 ": the same command again begins another one",
+                            now.partitions, begun->partitions);
+    return status;
+}
+
+/* An event whose key belongs to another partition is set aside where the topic has as many
+ * partitions as the generation. */
+static enum tally_status check_misplaced(struct tally_follower *follower, struct tally_error *error)
+{
+    const struct tally_round_item *misplaced = follower->round.misplaced;
+    if (misplaced == NULL)
+        return TALLY_OK;
+    if (!follower->from_beginning)
+        return tally_follow_check_partitions(follower->consumer, follower->topology, error);
+    return tally_fail(error, TALLY_CONFIG,
+                      "partition %d, offset %" PRId64 ": %s; the log holds events that went by "
+                      "another partition count: use --from database",
+                      misplaced->record.partition, misplaced->record.offset, misplaced->poison);
+}
+
 static enum tally_status apply_round(struct tally_follower *follower, struct tally_error *error)
 {
     struct tally_round *round = &follower->round;
     size_t loaded = 0;
-    if (round->misplaced != NULL && follower->from_beginning)
-        return tally_fail(error, TALLY_CONFIG,
-                          "partition %d, offset %" PRId64 ": %s; the log holds events that went by "
-                          "another partition count: use --from database",
-                          round->misplaced->record.partition, round->misplaced->record.offset,
-                          round->misplaced->poison);
-    enum tally_status status =
-        tally_load_ask(round, follower->model, follower->redis, &loaded, error);
+    enum tally_status status = check_misplaced(follower, error);
+    if (status != TALLY_OK)
+        return status;
+    status = tally_load_ask(round, follower->model, follower->redis, &loaded, error);
     if (status == TALLY_OK && loaded > 0)
         status = tally_load_answer(round, follower->model, follower->redis, error);
     tally_load_end(follower->model);

@@ -40,6 +40,11 @@ int64_t tally_follower_events(const struct tally_follower *follower);
 enum tally_status tally_follower_check(struct tally_follower *follower,
                                        struct tally_error *error) TALLY_MUST_CHECK;
 
+/* CONFIG: the topic has another partition count by now than when the generation was begun. */
+enum tally_status tally_follow_check_partitions(struct tally_consumer *consumer,
+                                                const struct tally_topology *begun,
+                                                struct tally_error *error) TALLY_MUST_CHECK;
+
 /* What librdkafka says, to standard error: it goes on trying, and the operator should know what it
  * waits for. */
 void tally_follow_kafka_log(int level, const char *text);

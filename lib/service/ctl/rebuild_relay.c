@@ -18,6 +18,12 @@ static enum tally_status await_count(struct rebuild *rebuild, PGconn *connection
         enum tally_status status = tally_relay_view_read(connection, &view, error);
         if (status != TALLY_OK || view.leader_pid == 0 || view.partitions == wanted)
             return status;
+        if (tally_clock_monotonic_us() >= due_us && view.partitions == 0)
+            return tally_fail(
+                error, TALLY_UNAVAILABLE,
+                "the relay that leads has not said by how many partitions it goes: it "
+                "is still starting, or of an older tally-command, which is to be "
+                "replaced first");
         if (tally_clock_monotonic_us() >= due_us)
             return tally_fail(error, TALLY_UNAVAILABLE,
                               "the relay goes by %" PRId64 " partitions, and the topic has %" PRId32
@@ -36,8 +42,9 @@ static enum tally_status await_count(struct rebuild *rebuild, PGconn *connection
 }
 
 /* What is published by an old count after the topic's ends were read would lie in partitions where
- * the new read model does not look for it. A relay that does not lead publishes nothing, and asks
- * Kafka before it does. */
+ * the new read model does not look for it. A relay that is about to lead asks Kafka first. What one
+ * that has just lost the lead has still on its way are repeats, or is sent again by the next one.
+ */
 enum tally_status rebuild_await_relay(struct rebuild *rebuild, struct tally_error *error)
 {
     PGconn *connection = NULL;

@@ -226,6 +226,8 @@ static enum tally_status prove(struct rebuild *rebuild, bool *equal, struct tall
     if (status == TALLY_OK)
         status = tally_follower_check(rebuild->follower, error);
     *equal = rebuild->result->verified.differences == 0;
+    if (status == TALLY_OK && !*equal)
+        status = tally_follow_check_partitions(rebuild->probe, &rebuild->topology, error);
     return status;
 }
 

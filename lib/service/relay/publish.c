@@ -16,7 +16,7 @@ static const int64_t ATTEND_INTERVAL_US = TALLY_RELAY_SILENCE_MS * INT64_C(1000)
 static const int64_t PATIENCE_US = 10000000;   /* with an event that Kafka does not acknowledge */
 static const int64_t SAVE_INTERVAL_US = 20000; /* while batches follow each other */
 static const int64_t COUNT_INTERVAL_US = 2000000;
-enum { PAUSED_LOOK_MS = 100, COUNT_TIMEOUT_MS = 100 };
+enum { PAUSED_LOOK_MS = 100, COUNT_FIRST_MS = 100, COUNT_MOST_MS = 1600, COUNT_LOG_MS = 60000 };
 
 void relay_set_failure(struct tally_relay *relay, const char *text)
 {
@@ -122,9 +122,28 @@ static enum tally_status attend(struct tally_relay *relay, struct tally_error *e
     return TALLY_OK;
 }
 
+/* Asks for the partitions while nothing waits for Kafka. One that is too busy to answer at once is
+ * asked again later, and waited for twice as long. */
+static enum tally_status ask_for_partitions(struct tally_relay *relay, struct tally_error *error)
+{
+    int64_t suppressed = 0;
+    if (relay->count_timeout_ms == 0)
+        relay->count_timeout_ms = COUNT_FIRST_MS;
+    const enum tally_status status = relay_count_partitions(relay, relay->count_timeout_ms, error);
+    if (status != TALLY_UNAVAILABLE)
+        return status;
+    if (relay->count_timeout_ms < COUNT_MOST_MS)
+        relay->count_timeout_ms *= 2;
+    else if (tally_log_allow(&relay->count_limit, COUNT_LOG_MS, &suppressed))
+        tally_log(TALLY_LOG_WARNING, "relay.partitions_unknown",
+                  TALLY_INTEGER("goes_by", relay->partitions), TALLY_TEXT("cause", error->text),
+                  TALLY_INTEGER("suppressed", suppressed));
+    return TALLY_OK;
+}
+
 /* Asks for the partitions now and then: events that went by an old count would lie where no read
- * model that is built from the new one looks for them. A Kafka that is too busy to answer at once
- * is asked again later. Who cannot reach Kafka for long must not lead, for another process may. */
+ * model that is built from the new one looks for them. Who cannot reach Kafka for long must not
+ * lead, for another process may. */
 static enum tally_status look_at_topic(struct tally_relay *relay, int64_t age_us,
                                        struct tally_error *error)
 {
@@ -133,8 +152,7 @@ static enum tally_status look_at_topic(struct tally_relay *relay, int64_t age_us
         return relay_count_partitions(relay, RELAY_METADATA_TIMEOUT_MS, error);
     if (age_us > PATIENCE_US || since_us < COUNT_INTERVAL_US)
         return TALLY_OK;
-    const enum tally_status status = relay_count_partitions(relay, COUNT_TIMEOUT_MS, error);
-    return status == TALLY_UNAVAILABLE ? TALLY_OK : status;
+    return ask_for_partitions(relay, error);
 }
 
 /* A Kafka that answers and acknowledges nothing (too few replicas in sync, say) ends no term: the

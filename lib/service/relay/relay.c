@@ -146,6 +146,7 @@ static void end_term(struct tally_relay *relay)
     tally_relay_position_clear(&relay->landed);
     relay->stalled = false;
     relay->partitions = 0;
+    relay->count_timeout_ms = 0;
     tally_metric_set(relay->metrics.in_flight, 0);
     tally_metric_set(relay->metrics.catching_up, 0);
     /* Purging what is under way would make it fatal for the next term. */

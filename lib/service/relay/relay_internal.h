@@ -51,9 +51,11 @@ struct tally_relay {
     struct tally_relay_position landed; /* acknowledged, not saved yet; base NULL: nothing */
     char source[RELAY_SOURCE_BYTES];    /* ce_source */
     int64_t asked_us;                   /* monotonic; when Kafka was last asked for partitions */
-    int64_t saved_us;                   /* monotonic; when the position was saved */
-    int64_t attended_us;                /* monotonic; when the orders were read */
-    int64_t oldest_us; /* wall clock; of what is not acknowledged, also after a term; 0: none */
+    int count_timeout_ms; /* of that, while events are published; 0: not asked in this term */
+    struct tally_log_limit count_limit;
+    int64_t saved_us;    /* monotonic; when the position was saved */
+    int64_t attended_us; /* monotonic; when the orders were read */
+    int64_t oldest_us;   /* wall clock; of what is not acknowledged, also after a term; 0: none */
     bool paused;
     bool stalled;           /* Kafka acknowledges nothing, and the failure says so */
     int64_t drain_until_us; /* monotonic, once stopping; 0: not told to */
