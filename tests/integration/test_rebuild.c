@@ -1,4 +1,5 @@
 /* A rebuild equals its source, goes on after a kill, and is switched to only when it is right. */
+#include "kafka/admin.h"
 #include "model_fixture.h"
 #include "service/ctl/lease.h"
 #include "service/ctl/rebuild.h"
@@ -327,6 +328,20 @@ static void widen_on_progress(void *context, const struct tally_rebuild_progress
         model_add(&model, id, 2 + id % 5, 8);
 }
 
+static int64_t count_dead_letters(void)
+{
+    int64_t low = 0, high = 0;
+    struct tally_error error = {0};
+    struct tally_kafka_admin *admin = NULL;
+    cr_assert_eq(tally_kafka_admin_new(model.settings.kafka_brokers, &admin, &error), TALLY_OK,
+                 "%s", error.text);
+    cr_assert_eq(
+        tally_kafka_admin_watermarks(admin, model.log.dead_topic, 0, 60000, &low, &high, &error),
+        TALLY_OK, "%s", error.text);
+    tally_kafka_admin_free(&admin);
+    return high;
+}
+
 Test(rebuild, partitions_that_are_added_meanwhile_are_named_and_the_next_one_goes_by_them)
 {
     bool widened = false;
@@ -337,6 +352,7 @@ Test(rebuild, partitions_that_are_added_meanwhile_are_named_and_the_next_one_goe
     with.context = &widened;
     cr_assert_eq(tally_rebuild_run(&with, &result, &error), TALLY_CONFIG);
     cr_assert_not_null(strstr(error.text, "5 partitions now"), "%s", error.text);
+    cr_assert_eq(count_dead_letters(), 0);
     rebuild(&with);
     cr_assert(result.switched);
     cr_assert_not(result.resumed);
