@@ -222,7 +222,8 @@ def test_users_who_are_evicted_are_flagged_when_they_are_written_and_one_command
         for user in users:
             until("the user is there", lambda user=user: stack.redis.call("DEL", stack.user_key(user)) == "1")
         until("the projector has noticed", lambda: stack.projector.metrics()["tally_projector_lost_users_total"] > 0)
-        told = [line["reason"] for line in stack.projector.log_lines() if line["event"] == "projector.users_lost"][0]
+        told = until("it says so", lambda: [line["reason"] for line in stack.projector.log_lines()
+                                            if line["event"] == "projector.users_lost"])[0]
         figures.told("one evicted key: said", told)
         assert "`tallyctl repair --all-differing`" in told
         load.until_more(scaled(500, 100))

@@ -5,6 +5,9 @@ from support.oracle import assert_diff_0, assert_published
 from support.scale import scaled
 from support.wait import until
 
+# Of what is published before the command service is killed; all of that comes again.
+REPEATS = 300
+
 
 def leads(service):
     return service.metrics().get("tally_relay_leading") == 1
@@ -48,6 +51,7 @@ def test_a_relay_whose_position_is_of_another_database_starts_over_and_nothing_i
     stack = own_stack
     with Load(stack) as load:
         load.until_more(scaled(2000, 300))
+        until("events are published", lambda: stack.command.metrics()["tally_relay_published_total"] >= REPEATS)
         stack.command.kill()
         # A dump that was restored elsewhere: its position is of a database with another system identifier.
         stack.sql("UPDATE relay_position SET system_identifier = 1")
@@ -56,5 +60,5 @@ def test_a_relay_whose_position_is_of_another_database_starts_over_and_nothing_i
     changed = [line for line in stack.command.log_lines() if line["event"] == "relay.database_changed"]
     figures.exactly("restored database: noticed", len(changed), 1)
     log = assert_published(figures, "restored database", stack)
-    figures.at_least("restored database: events published again", log.duplicates, 300)
+    figures.at_least("restored database: events published again", log.duplicates, REPEATS)
     assert_diff_0(figures, "restored database", stack, [load])

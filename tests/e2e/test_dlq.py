@@ -112,8 +112,12 @@ def test_a_record_written_to_the_letters_again_is_the_same_letter_and_stays_done
 
     def counts():
         found = dlq(stack, "list", check=None)
-        document = json.loads(stack.ctl("status", "--json").stdout)
-        status = next(row for row in document["components"] if row["component"] == "dead-letters")
+
+        def said_by_status():
+            document = json.loads(stack.ctl("status", "--json").stdout)
+            return next(row for row in document["components"]
+                        if row["component"] == "dead-letters" and row["state"] != "down")
+        status = until("the status of the letters is known", said_by_status)
         assert (status["open"], status["repeats"]) == (found["open"], found["repeats"])
         return found["open"], len(found["letters"])
     again()

@@ -63,9 +63,10 @@ def test_a_read_model_that_stands_still_is_explained_by_what_has_not_arrived(own
     stack.projector.terminate()
     for _ in range(2):
         stack.new_post(user)
-    until("the relay has published", lambda: "published and not applied yet" in explain(stack, user)["verdict"])
-    found = explain(stack, user)
-    assert "version 9 of 11: versions 10-11 are published" in found["verdict"]
+    def published():
+        found = explain(stack, user)
+        return "version 9 of 11: versions 10-11 are published and not applied yet" in found["verdict"] and found
+    found = until("the relay has published", published)
     assert [event["applied"] for event in found["events"]] == [True] * 9 + [False] * 2
     stack.projector.start()
     stack.until_equal()

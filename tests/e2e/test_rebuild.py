@@ -163,7 +163,7 @@ def test_a_redis_that_is_full_says_what_to_do_and_once_it_has_room_the_rebuild_g
     stack = own_stack
     users = users_of(stack, 120)
     stack.until_equal()
-    with started(stack, "--rate", "40") as process:
+    with started(stack, "--rate", "8") as process:
         number = until_filling(stack, 20)
         stack.redis.call("CONFIG", "SET", "maxmemory", "1")
         _, said = process.communicate(timeout=60)

@@ -3,7 +3,6 @@ import json
 from collections import Counter
 
 from support.kafka import consume
-from support.stack import PARTITIONS
 from support.wait import until
 
 FINE, DIFFERENT, USAGE, FAILED = 0, 1, 2, 3
@@ -54,7 +53,7 @@ def test_a_log_that_is_gone_is_filled_again_and_a_new_read_model_is_built_from_i
         service.terminate()
         service.environment["TALLY_TOPIC"] = stack.topic + ".anew"
     stack.topic += ".anew"
-    stack.ctl("topics", "create", "--partitions", str(PARTITIONS), check=FINE)
+    stack.make_topics()
     stack.command.start()
     assert len(consume(stack.brokers, stack.topic)) == 0
     stack.ctl("refill", "--yes", check=FINE)

@@ -96,6 +96,7 @@ def torture(broken_stack):
     made = Torture(broken_stack)
     for service in broken_stack.services:
         service.until_ready()
+    until("the stack is well", lambda: broken_stack.ctl("status", check=FINE))
     yield made
     if made.process is not None and made.process.poll() is None:
         made.process.kill()

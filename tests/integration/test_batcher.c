@@ -78,7 +78,7 @@ Test(batcher, a_batch_waits_for_a_lock_and_gives_up_in_time_without_having_done_
     int64_t ada = make_user(&writer, "ada@example.org");
     test_database_run(database.connection, "begin");
     test_database_run(database.connection, "select from users for update");
-    writer_open(&hasty, database.dsn, 1, 200);
+    writer_open(&hasty, database.dsn, 1, 2000);
     struct tally_command_outcome outcome = writer_run(&hasty, create_post(ada));
     cr_assert_eq(outcome.status, TALLY_UNAVAILABLE, "%s", tally_status_slug(outcome.status));
     writer_close(&hasty);

@@ -14,10 +14,7 @@ def delete(stack):
 
 def recreate(stack):
     delete(stack)
-    # The broker removes what it held a moment after it has said so.
-    until("the topic is made anew",
-          lambda: stack.ctl("topics", "create", "--partitions", str(PARTITIONS)).returncode == 0)
-    kafka.until_led(stack.brokers, stack.topic, PARTITIONS)
+    stack.make_topics()
 
 
 def add_partitions(stack, count):

@@ -141,6 +141,9 @@ class Stack:
         self.redis.start()
         self.server_sql(f"CREATE DATABASE {self.database}")
         self.ctl("migrate", check=0)
+        self.make_topics()
+
+    def make_topics(self):
         until("the topics are made", lambda: self.ctl("topics", "create", "--partitions", str(PARTITIONS), check=0))
         kafka.until_led(self.brokers, self.topic, PARTITIONS)
 
