@@ -2,7 +2,6 @@
 import json
 import socket
 import threading
-import time
 import uuid
 from collections import Counter
 
@@ -10,7 +9,6 @@ from support.api import Client
 from support.load import Load
 from support.oracle import assert_diff_0
 from support.scale import scaled
-from support.wait import PATIENCE_S
 
 KEYS = scaled(1000, 40)
 AUTHORS = 50
@@ -95,11 +93,7 @@ class OwnReader:
                 self.refused.append(written)
                 continue
             version = written.json["version"]
-            answer = self._read.get(f"/v1/users/{self.user}", {"Prefer": "wait=10"}, {"minVersion": version})
-            # That it is not there yet is no older answer.
-            deadline = time.monotonic() + PATIENCE_S
-            while answer.status == 503 and time.monotonic() < deadline:
-                answer = self._read.get(f"/v1/users/{self.user}", {"Prefer": "wait=10"}, {"minVersion": version})
+            answer = self._read.get(f"/v1/users/{self.user}", {"Prefer": "wait=30"}, {"minVersion": version})
             self.reads += 1
             if answer.status != 200:
                 self.refused.append(answer)

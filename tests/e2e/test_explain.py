@@ -63,6 +63,7 @@ def test_a_read_model_that_stands_still_is_explained_by_what_has_not_arrived(own
     stack.projector.terminate()
     for _ in range(2):
         stack.new_post(user)
+
     def published():
         found = explain(stack, user)
         return "version 9 of 11: versions 10-11 are published and not applied yet" in found["verdict"] and found
